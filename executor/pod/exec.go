@@ -1,0 +1,63 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/remotecommand"
+	utilexec "k8s.io/client-go/util/exec"
+	"k8s.io/streaming/pkg/httpstream"
+)
+
+// Streams are the standard streams of a program in a pod.
+type Streams struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+}
+
+// Exec runs a program in a container until it ends or the stream breaks. An
+// *ExitError says that the program itself ended with a code other than 0.
+//
+// The end of the stream says nothing about what the program has done: a caller
+// who must know asks the program to write it down.
+func (c *Client) Exec(ctx context.Context, pod, container string, argv []string, streams Streams) error {
+	request := c.rest.Post().Namespace(c.namespace).Resource("pods").Name(pod).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{
+			Container: container,
+			Command:   argv,
+			Stdin:     streams.Stdin != nil,
+			Stdout:    streams.Stdout != nil,
+			Stderr:    streams.Stderr != nil,
+		}, c.params)
+	url := request.URL()
+	websocket, err := remotecommand.NewWebSocketExecutor(c.config, "GET", url.String())
+	if err != nil {
+		return fmt.Errorf("set up exec: %w", err)
+	}
+	spdy, err := remotecommand.NewSPDYExecutor(c.config, "POST", url)
+	if err != nil {
+		return fmt.Errorf("set up exec: %w", err)
+	}
+	// SPDY is for API servers before 1.30 and for proxies that know no WebSocket.
+	executor, err := remotecommand.NewFallbackExecutor(websocket, spdy, func(err error) bool {
+		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+	})
+	if err != nil {
+		return fmt.Errorf("set up exec: %w", err)
+	}
+	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: streams.Stdin, Stdout: streams.Stdout, Stderr: streams.Stderr})
+	var exit utilexec.CodeExitError
+	if errors.As(err, &exit) {
+		return &ExitError{Code: exit.Code}
+	}
+	return err
+}
+
+// ExitError says that a program in the pod ended with a code other than 0.
+type ExitError struct{ Code int }
+
+// Error names the code.
+func (e *ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
