@@ -120,7 +120,8 @@ type following struct {
 	record    *ExitRecord
 	failed    error
 	sinkErr   error
-	broken    error // how the last session ended
+	broken    error  // how the last session ended
+	complete  func() // ends the session: everything has come
 	notified  bool
 }
 
@@ -178,6 +179,11 @@ func (r *following) session(ctx, work context.Context) {
 	stdin, control := io.Pipe()
 	alive := newWatchdog(SilenceLimit, hangUp)
 	defer alive.stop()
+	// Once the record and all of the output are here, the rest of the exec, a
+	// matter of 10 to 20 ms, is not worth waiting for.
+	r.mu.Lock()
+	r.complete = hangUp
+	r.mu.Unlock()
 
 	var writer sync.WaitGroup
 	defer writer.Wait()
@@ -197,6 +203,13 @@ func (r *following) session(ctx, work context.Context) {
 	r.broken = errors.New("the stream ended")
 	if err != nil {
 		r.broken = err
+	}
+}
+
+// endIfComplete hangs up when there is nothing to wait for. r.mu is held.
+func (r *following) endIfComplete() {
+	if r.record != nil && r.received == r.record.OutputBytes {
+		r.complete()
 	}
 }
 
@@ -263,6 +276,7 @@ func (r *following) readEvents(events io.Reader, alive *watchdog) {
 				r.failed = &StageError{Code: e.Code, Reason: e.Reason}
 			}
 		}
+		r.endIfComplete()
 		r.mu.Unlock()
 	}
 	// Whatever else comes must not block the stream.
@@ -286,6 +300,7 @@ func (o *output) Write(p []byte) (int, error) {
 	if err != nil && o.r.sinkErr == nil {
 		o.r.sinkErr = err
 	}
+	o.r.endIfComplete()
 	return n, err
 }
 

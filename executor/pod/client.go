@@ -153,6 +153,15 @@ func (c *Client) Get(ctx context.Context, name string) (*corev1.Pod, error) {
 	return pod, err
 }
 
+// Look is Get without patience: one request, whatever comes of it.
+func (c *Client) Look(ctx context.Context, name string) (*corev1.Pod, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	pod := &corev1.Pod{}
+	err := c.rest.Get().Namespace(c.namespace).Resource("pods").Name(name).Do(ctx).Into(pod)
+	return pod, err
+}
+
 // Delete removes a pod, and with it what it owns. A pod that isn't there is
 // fine. The grace period is in seconds; 0 takes the pod out of the API at once.
 func (c *Client) Delete(ctx context.Context, name string, grace int64) error {

@@ -40,6 +40,19 @@ func Name(job *gitlab.Job) string {
 	return fmt.Sprintf("podlane-p%d-j%d-%s", job.JobInfo.ProjectID, job.ID, shortHash(identity))
 }
 
+// SecretNames are the names that a job's secrets have if it has them: they can
+// be deleted without knowing what was created.
+func SecretNames(job *gitlab.Job) []string {
+	name := Name(job)
+	names := []string{name + "-pull"}
+	for i := range job.Services {
+		names = append(names, name+"-"+serviceContainerName(i))
+	}
+	return names
+}
+
+func serviceContainerName(i int) string { return "svc-" + strconv.Itoa(i) }
+
 func shortHash(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:4])

@@ -38,7 +38,7 @@ func Services(job *gitlab.Job) ([]Service, error) {
 	for i, s := range job.Services {
 		vars := append(append(gitlab.Variables{}, job.Variables...), s.Variables...)
 		svc := Service{
-			Container: "svc-" + strconv.Itoa(i),
+			Container: serviceContainerName(i),
 			Image:     vars.Expand(s.Name),
 			Command:   s.Entrypoint,
 			Args:      s.Command,

@@ -1,0 +1,138 @@
+package executor
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"podlane/executor/gitlab"
+	"podlane/executor/pod"
+	"podlane/podagent"
+)
+
+// Run runs one stage of the job in its pod. scriptPath is the runner's script,
+// script its content. A script that ends with a code other than 0 is a
+// *BuildFailure with that code.
+func (s *Stage) Run(ctx context.Context, stage, scriptPath string, script []byte) error {
+	switch gitlab.StageKind(stage) {
+	case gitlab.KindRestoreCache, gitlab.KindArchiveCache:
+		s.Log.Linef("cache: not configured")
+		return nil
+	case gitlab.KindHelper:
+		return s.runScript(ctx, pod.HelperContainer, stage, scriptPath, script)
+	case gitlab.KindBuild:
+		return s.runScript(ctx, pod.BuildContainer, stage, scriptPath, script)
+	default:
+		return fmt.Errorf("the runner sent the stage %q, which this version of podlane does not know: is podlane older than the runner?", stage)
+	}
+}
+
+func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath string, script []byte) error {
+	client, err := s.connect()
+	if err != nil {
+		return err
+	}
+	name := pod.Name(s.Job)
+	argv := pod.AgentCommand(container, s.Settings, "run")
+	follower := podagent.Follower{
+		Connect: func(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
+			return client.Exec(ctx, name, container, argv, pod.Streams{Stdin: stdin, Stdout: stdout, Stderr: stderr})
+		},
+		Lost:   func(ctx context.Context) error { return whyLost(ctx, client, name) },
+		Output: s.Output,
+		Notify: s.Log.Warnf,
+		Budget: s.Settings.Kubernetes.RetryBudget.D(),
+	}
+	record, err := follower.Run(ctx, podagent.Header{
+		Stage:        stageID(stage, scriptPath, script),
+		GraceSeconds: int(s.Settings.Job.CancelGrace.D().Seconds()),
+		AsBuildUser:  container == pod.HelperContainer,
+	}, script)
+	switch {
+	case errors.Is(err, podagent.ErrCancelled):
+		return fmt.Errorf("stage %s was cancelled", stage)
+	case err != nil:
+		return s.explain(ctx, client, name, err)
+	case record.Code != 0:
+		s.reportServices(ctx, client, name)
+		return scriptFailure(record.Code)
+	}
+	return nil
+}
+
+// stageID is the same if and only if this is the same run of the stage: the
+// runner writes each script into a folder of its own, also when it tries a
+// stage again.
+func stageID(stage, scriptPath string, script []byte) string {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%s\x00", scriptPath)
+	sum.Write(script)
+	return strings.Map(idRune, stage) + "-" + hex.EncodeToString(sum.Sum(nil)[:6])
+}
+
+func idRune(r rune) rune {
+	if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' {
+		return r
+	}
+	return '.'
+}
+
+// whyLost looks at the pod behind a broken stream: nil means that it is well,
+// or that the API server can't tell at the moment.
+func whyLost(ctx context.Context, client *pod.Client, name string) error {
+	p, err := client.Look(ctx, name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return &pod.Failure{Reason: "pod lost", Detail: "the pod " + name + " is not there: it was deleted, or was never started"}
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		return &pod.Failure{Reason: "forbidden", Detail: err.Error(), Err: err}
+	case err != nil:
+		return nil
+	}
+	if failure := pod.Lost(p); failure != nil {
+		return failure
+	}
+	return nil
+}
+
+// explain makes a failure of the supervisor the system's, with the pod's own
+// reason if that knows more. Only a missing shell is the job author's.
+func (s *Stage) explain(ctx context.Context, client *pod.Client, name string, err error) error {
+	var stage *podagent.StageError
+	if !errors.As(err, &stage) {
+		return err
+	}
+	if stage.Code == podagent.CodeNoShell {
+		return jobError(err)
+	}
+	if lost := whyLost(ctx, client, name); lost != nil {
+		return lost
+	}
+	return err
+}
+
+// reportServices tells about services that have ended, since a script that
+// failed may have failed because of them.
+func (s *Stage) reportServices(ctx context.Context, client *pod.Client, name string) {
+	services, err := pod.Services(s.Job)
+	if err != nil || len(services) == 0 {
+		return
+	}
+	p, err := client.Look(ctx, name)
+	if err != nil {
+		return
+	}
+	for _, status := range p.Status.ContainerStatuses {
+		for _, svc := range services {
+			if svc.Container == status.Name && status.State.Terminated != nil {
+				client.ReportService(ctx, name, svc, status.State.Terminated)
+			}
+		}
+	}
+}
