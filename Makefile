@@ -1,0 +1,49 @@
+# make help lists what there is. PODLANE_STACK=n picks one of several test beds on one machine.
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X podlane/internal/version.Version=$(VERSION)
+STACK    := $(GO) run ./test/stack
+LINT     := $(GO) tool -modfile=tools/go.mod
+
+.PHONY: help build test unit e2e demo up down status lint fmt bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/podlane with its four names, bin/podlane-helper
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/podlane ./cmd/podlane-helper
+	for stage in config prepare run cleanup; do ln -sf podlane bin/podlane-$$stage; done
+
+test: unit up ## everything: unit tests, then end to end on the test bed (sets itself up)
+	$(GO) test -count=1 -timeout 30m ./test/e2e/...
+
+unit: ## tests that need nothing but Go
+	$(GO) test $$($(GO) list ./... | grep -v /test/e2e)
+
+e2e: build ## end to end on the cluster in KUBECONFIG; see docs/testing.md
+	$(GO) test -count=1 -timeout 60m ./test/e2e/... -cluster
+
+demo: up ## run the example pipeline and show it
+	$(GO) run ./test/demo
+
+up: build ## start the test bed: one Kubernetes node on this machine
+	$(STACK) up
+
+down: ## stop the test bed
+	$(STACK) down
+
+status: ## what of the test bed runs
+	$(STACK) status
+
+bench: up ## what a job costs: a table, and .local/bench/overhead.json
+	$(GO) run ./test/bench
+
+lint: ## what CI checks besides the tests
+	$(LINT) golangci-lint run ./...
+	$(GO) mod verify >/dev/null
+
+fmt: ## format all Go files
+	$(LINT) gofumpt -w cmd executor internal podagent test
+
+clean: down ## forget what was built here
+	rm -rf bin .local
