@@ -40,11 +40,19 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 	}
 	name := pod.Name(s.Job)
 	argv := pod.AgentCommand(container, s.Settings, "run")
+	var refused refusals
 	follower := podagent.Follower{
 		Connect: func(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
-			return client.Exec(ctx, name, container, argv, pod.Streams{Stdin: stdin, Stdout: stdout, Stderr: stderr})
+			err := client.Exec(ctx, name, container, argv, pod.Streams{Stdin: stdin, Stdout: stdout, Stderr: stderr})
+			refused.count(err)
+			return err
 		},
-		Lost:   func(ctx context.Context) error { return whyLost(ctx, client, name) },
+		Lost: func(ctx context.Context) error {
+			if err := whyLost(ctx, client, name); err != nil {
+				return err
+			}
+			return refused.tooMany(container)
+		},
 		Output: s.Output,
 		Notify: s.Log.Warnf,
 		Budget: s.Settings.Kubernetes.RetryBudget.D(),
@@ -64,6 +72,31 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 		return scriptFailure(record.Code)
 	}
 	return nil
+}
+
+// refusals counts in a row how often podlane-helper itself could not be run, as
+// opposed to a stream that broke. A few are forgiven: a node may be in trouble.
+type refusals struct {
+	inARow int
+	last   error
+}
+
+const forgivenRefusals = 3
+
+func (r *refusals) count(err error) {
+	if !pod.IsExecRefusal(err) {
+		r.inARow = 0
+		return
+	}
+	r.inARow++
+	r.last = err
+}
+
+func (r *refusals) tooMany(container string) error {
+	if r.inARow <= forgivenRefusals {
+		return nil
+	}
+	return fmt.Errorf("podlane-helper cannot be run in container %s: %w; hint: are podlane and the helper image of the same version?", container, r.last)
 }
 
 // stageID is the same if and only if this is the same run of the stage: the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/remotecommand"
@@ -61,3 +62,14 @@ type ExitError struct{ Code int }
 
 // Error names the code.
 func (e *ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
+
+// IsExecRefusal tells a program that could not be started, or that ended in an
+// error of its own, from a stream that broke.
+func IsExecRefusal(err error) bool {
+	if err == nil {
+		return false
+	}
+	var exit *ExitError
+	text := err.Error()
+	return errors.As(err, &exit) || strings.Contains(text, "OCI runtime exec failed") || strings.Contains(text, "is forbidden")
+}

@@ -118,9 +118,14 @@ func (c *Client) waitGone(ctx context.Context, pod *corev1.Pod) error {
 // complaint. The secrets have the pod for an owner, but a prepare that died
 // halfway may have left them without.
 func (c *Client) Remove(ctx context.Context, pod string, secrets []string) error {
-	// One second is for podlane-helper, which ends at once when no script runs.
-	err := c.Delete(ctx, pod, 1)
-	return firstError(err, inParallel(secrets, func(name string) error { return c.deleteSecret(ctx, name) }))
+	return inParallel(append([]string{""}, secrets...), func(secret string) error {
+		if secret != "" {
+			return c.deleteSecret(ctx, secret)
+		}
+		// One second is for podlane-helper, which ends at once when no script
+		// runs.
+		return c.Delete(ctx, pod, 1)
+	})
 }
 
 func inParallel[T any](items []T, do func(T) error) error {
