@@ -1,0 +1,262 @@
+package podagent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Supervisor runs one script and leaves an exit record. It is a process of its
+// own, detached from the session that started it.
+type Supervisor struct {
+	Layout Layout
+	// Dir is the stage's folder, with the script in it.
+	Dir string
+	// Grace lies between SIGTERM and SIGKILL after a cancellation.
+	Grace time.Duration
+	// AsBuildUser runs the script with the build container's user if we are
+	// root.
+	AsBuildUser bool
+	// Environ is what the script gets.
+	Environ []string
+	// Ready is closed once the lock is held: the session waits for it.
+	Ready io.WriteCloser
+}
+
+// Run is the whole life of a supervisor. Its error is for nobody: sessions
+// read the record or the failure file.
+func (s *Supervisor) Run() error {
+	dir := stageDir(s.Dir)
+	held, ok, err := lock(dir.supervised(), false)
+	if err != nil || !ok {
+		return fmt.Errorf("lock the stage: taken already, or %w", err)
+	}
+	defer held.Close()
+	if _, err := fmt.Fprintf(held, "%d\n", os.Getpid()); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(dir.log(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	// Room for the record on a disk that the job fills.
+	if err := os.WriteFile(dir.file("reserve"), make([]byte, 4096), 0o600); err != nil {
+		return err
+	}
+	_, _ = io.WriteString(s.Ready, "ready")
+	s.Ready.Close()
+
+	record, rest, err := s.script(dir, log)
+	os.Remove(dir.script())
+	os.Remove(dir.file("reserve"))
+	if err != nil {
+		return errors.Join(err, s.leave(dir.failed(), asFailure(err)))
+	}
+	if err := s.leave(dir.exit(), record); err != nil {
+		return errors.Join(err, s.leave(dir.failed(), failure{Code: CodeInternal, Reason: "write the exit record: " + err.Error()}))
+	}
+	// A daemon that the script has left behind must not die of a closed pipe.
+	held.Close()
+	log.Close()
+	_, err = io.Copy(io.Discard, rest)
+	return err
+}
+
+func (s *Supervisor) leave(path string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return writeWhole(path, data, 0o644)
+}
+
+func asFailure(err error) failure {
+	var stage *StageError
+	if errors.As(err, &stage) {
+		return failure{Code: stage.Code, Reason: stage.Reason}
+	}
+	return failure{Code: CodeInternal, Reason: err.Error()}
+}
+
+// script runs the script to its end and copies its output to log. rest is the
+// pipe on which daemons of the script may still write.
+func (s *Supervisor) script(dir stageDir, log *os.File) (record *ExitRecord, rest *os.File, err error) {
+	shell, err := findShell(lookup(s.Environ, "PATH"), s.Layout.Shells)
+	if err != nil {
+		return nil, nil, err
+	}
+	// A pipe, not the log itself: "echo > /dev/stderr" opens what it finds
+	// there anew and would cut a file off.
+	out, in, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd := exec.Command(shell, dir.script())
+	cmd.Env = s.environ()
+	cmd.Stdout, cmd.Stderr = in, in
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if s.AsBuildUser {
+		if err := s.becomeBuildUser(cmd, dir, in); err != nil {
+			return nil, nil, err
+		}
+	}
+	terminate := make(chan os.Signal, 1)
+	signal.Notify(terminate, syscall.SIGTERM)
+	record = &ExitRecord{Started: time.Now()}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, fmt.Errorf("start %s: %w", shell, err)
+	}
+	in.Close()
+
+	group := -cmd.Process.Pid
+	copied := make(chan error, 1)
+	var written int64
+	go func() {
+		n, err := io.Copy(log, out)
+		written = n
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			// Output that can't be kept is output lost: the script must not
+			// seem to succeed.
+			_ = unix.Kill(group, unix.SIGKILL)
+		}
+		copied <- err
+	}()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	var kill <-chan time.Time
+	for done := false; !done; {
+		select {
+		case <-terminate:
+			record.Cancelled = true
+			_ = unix.Kill(group, unix.SIGTERM)
+			if kill == nil {
+				kill = time.After(s.Grace)
+			}
+		case <-kill:
+			_ = unix.Kill(group, unix.SIGKILL)
+		case <-ended:
+			done = true
+		}
+	}
+	record.Ended = time.Now()
+	if record.Cancelled {
+		_ = unix.Kill(group, unix.SIGKILL)
+	}
+	// All that the script has written is in the pipe by now.
+	_ = out.SetReadDeadline(time.Unix(1, 0))
+	err = <-copied
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, nil, logError(err)
+	}
+	_ = out.SetReadDeadline(time.Time{})
+	n, err := drainPipe(out, log)
+	if err != nil {
+		return nil, nil, logError(err)
+	}
+	record.OutputBytes = written + n
+	record.Code, record.Signal = exitOf(cmd.ProcessState)
+	return record, out, nil
+}
+
+func logError(err error) error {
+	if errors.Is(err, unix.ENOSPC) {
+		return &StageError{Code: CodeInternal, Reason: "no space left on the node for the job's output; the script was ended"}
+	}
+	return fmt.Errorf("keep the script's output: %w", err)
+}
+
+// drainPipe copies what is in the pipe at this moment, and no more: a daemon
+// may go on writing for ever.
+func drainPipe(out, log *os.File) (int64, error) {
+	var waiting int
+	conn, err := out.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	ctl := conn.Control(func(fd uintptr) { waiting, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	if err := errors.Join(ctl, err); err != nil || waiting == 0 {
+		return 0, err
+	}
+	return io.CopyN(log, out, int64(waiting))
+}
+
+func exitOf(state *os.ProcessState) (code int, sig string) {
+	status, ok := state.Sys().(syscall.WaitStatus)
+	if ok && status.Signaled() {
+		return 128 + int(status.Signal()), unix.SignalName(status.Signal())
+	}
+	return state.ExitCode(), ""
+}
+
+// environ adds the folder that may hold a gitlab-runner to the end of PATH.
+func (s *Supervisor) environ() []string {
+	bin := filepath.Join(s.Layout.State, "bin")
+	if _, err := os.Stat(bin); err != nil {
+		return s.Environ
+	}
+	return append(s.Environ[:len(s.Environ):len(s.Environ)], "PATH="+lookup(s.Environ, "PATH")+":"+bin)
+}
+
+func lookup(environ []string, key string) string {
+	for i := len(environ) - 1; i >= 0; i-- {
+		if value, ok := strings.CutPrefix(environ[i], key+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// becomeBuildUser makes the script run with the build container's user, so
+// that what git checks out belongs to whoever will work with it.
+func (s *Supervisor) becomeBuildUser(cmd *exec.Cmd, dir stageDir, pipe *os.File) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	uid, gid, err := readBuildUser(s.Layout)
+	if err != nil {
+		return fmt.Errorf("find the build container's user: %w", err)
+	}
+	if uid == 0 {
+		return nil
+	}
+	home := filepath.Join(s.Layout.Shared, "home-"+strconv.Itoa(uid))
+	if err := os.Mkdir(home, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make a home for user %d: %w", uid, err)
+	}
+	// Lchown: the build container can put a link in the folder's place.
+	err = errors.Join(os.Lchown(home, uid, gid), os.Lchown(dir.script(), uid, gid), pipe.Chown(uid, gid))
+	if err != nil {
+		return fmt.Errorf("hand over to user %d: %w", uid, err)
+	}
+	cmd.Env = append(cmd.Env[:len(cmd.Env):len(cmd.Env)], "HOME="+home)
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	return nil
+}
+
+// readBuildUser parses "uid:gid". The job can write that file: a number is all
+// it can say.
+func readBuildUser(l Layout) (uid, gid int, err error) {
+	text, err := os.ReadFile(l.buildUser())
+	if err != nil {
+		return 0, 0, err
+	}
+	u, g, _ := strings.Cut(strings.TrimSpace(string(text)), ":")
+	uid, err1 := strconv.Atoi(u)
+	gid, err2 := strconv.Atoi(g)
+	if err1 != nil || err2 != nil || uid < 0 || gid < 0 {
+		return 0, 0, fmt.Errorf("%s is not of the form uid:gid", l.buildUser())
+	}
+	return uid, gid, nil
+}
