@@ -36,8 +36,9 @@ func Mask(next io.Writer, phrases, prefixes []string) io.WriteCloser {
 
 // matcher finds the first of several phrases in a stream.
 type matcher struct {
-	phrases [][]byte // longest first: of two at one place the longer counts
-	first   [256]bool
+	// phrases by their first byte, longest first: of two at one place the
+	// longer counts.
+	phrases [256][][]byte
 	held    []byte // the end of the stream so far, may be a phrase's beginning
 }
 
@@ -45,11 +46,12 @@ func newMatcher(phrases []string) matcher {
 	var m matcher
 	for _, p := range phrases {
 		if p = strings.TrimSpace(p); p != "" {
-			m.phrases = append(m.phrases, []byte(p))
-			m.first[p[0]] = true
+			m.phrases[p[0]] = append(m.phrases[p[0]], []byte(p))
 		}
 	}
-	slices.SortFunc(m.phrases, func(a, b []byte) int { return len(b) - len(a) })
+	for _, p := range m.phrases {
+		slices.SortFunc(p, func(a, b []byte) int { return len(b) - len(a) })
+	}
 	return m
 }
 
@@ -57,11 +59,8 @@ func newMatcher(phrases []string) matcher {
 // says that there is none and that what starts at the place may become one.
 func (m *matcher) next(data []byte, final bool) (at, length int) {
 	for at = range data {
-		if !m.first[data[at]] {
-			continue
-		}
 		rest := data[at:]
-		for _, p := range m.phrases {
+		for _, p := range m.phrases[data[at]] {
 			if bytes.HasPrefix(rest, p) {
 				return at, len(p)
 			}
