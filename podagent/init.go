@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -88,21 +89,22 @@ func (i *Init) announce() error {
 		if err := i.provideRunner(); err != nil {
 			return err
 		}
-		return writeWhole(i.Layout.helperReady(), nil, 0o644)
+		return writeWhole(i.Layout.helperReady(), strings.NewReader(""), 0o644)
 	}
-	return writeWhole(i.Layout.buildUser(), fmt.Appendf(nil, "%d:%d\n", os.Geteuid(), os.Getegid()), 0o644)
+	return writeWhole(i.Layout.buildUser(), strings.NewReader(fmt.Sprintf("%d:%d\n", os.Geteuid(), os.Getegid())), 0o644)
 }
 
 // Install copies the program into a folder, so that it appears there whole.
 func Install(program, dir string) error {
-	data, err := os.ReadFile(program)
-	if err != nil {
-		return fmt.Errorf("read podlane-helper: %w", err)
-	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("install podlane-helper: %w", err)
 	}
-	if err := writeWhole(filepath.Join(dir, "podlane-helper"), data, 0o755); err != nil {
+	from, err := os.Open(program)
+	if err != nil {
+		return fmt.Errorf("install podlane-helper: %w", err)
+	}
+	defer from.Close()
+	if err := writeWhole(filepath.Join(dir, "podlane-helper"), from, 0o755); err != nil {
 		return fmt.Errorf("install podlane-helper: %w", err)
 	}
 	return nil

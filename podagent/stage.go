@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -229,5 +228,3 @@ func (e *eventWriter) keepAlive(ctx context.Context) {
 		}
 	}
 }
-
-func dirOf(path string) string { return filepath.Dir(path) }

@@ -1,6 +1,7 @@
 package podagent
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,7 +80,7 @@ func (s *Supervisor) leave(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(path, data, 0o644)
+	return writeWhole(path, bytes.NewReader(data), 0o644)
 }
 
 func asFailure(err error) failure {

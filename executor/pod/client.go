@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,7 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"podlane/executor/settings"
 	"podlane/internal/joblog"
@@ -41,6 +43,9 @@ type Client struct {
 
 // Connect reads the access data that settings name. It sends nothing yet.
 func Connect(s *settings.Settings, log *joblog.Log) (*Client, error) {
+	// The libraries report broken streams on stderr, which is the job log. We
+	// report them ourselves where they matter.
+	klog.SetLogger(logr.Discard())
 	config, err := restConfig(s)
 	if err != nil {
 		return nil, err
