@@ -1,0 +1,55 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"podlane/test/stack/internal/build"
+	"podlane/test/stack/stackenv"
+)
+
+// ownerFile says which folder a number's machine-wide things (ports, bridge,
+// sockets) belong to.
+func ownerFile(s stackenv.Stack) string { return filepath.Join(s.RunDir, "owner") }
+
+// lock keeps two commands for one number apart, from whichever checkout.
+func (m *Manager) lock(ctx context.Context) (unlock func(), err error) {
+	return build.Lock(ctx, m.Stack.RunDir+".lock", func() {
+		m.say("waiting for another command on stack %d to end", m.Stack.Number)
+	})
+}
+
+// checkOwner refuses to touch a stack that runs for another checkout. Remains
+// of a checkout that is gone, or of a stack that doesn't run, are anybody's.
+func checkOwner(s stackenv.Stack, runs bool) error {
+	text, err := os.ReadFile(ownerFile(s))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find out whose stack %d is: %w", s.Number, err)
+	}
+	owner := strings.TrimSpace(string(text))
+	if owner == s.Dir || !runs {
+		return nil
+	}
+	if _, err := os.Stat(owner); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("stack %d belongs to %s: take it down there, or choose another number in PODLANE_STACK", s.Number, owner)
+}
+
+// takeOwnership makes s the owner.
+func takeOwnership(s stackenv.Stack) error {
+	for _, dir := range []string{s.Dir, s.RunDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return writeIfChanged(ownerFile(s), 0o644, []byte(s.Dir+"\n"))
+}

@@ -1,0 +1,122 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"podlane/test/stack/internal/kubeapi"
+	"podlane/test/stack/stackenv"
+)
+
+// cluster is what the API server can be asked and told.
+type cluster struct {
+	manager *Manager
+	api     *kubeapi.Client
+}
+
+func (m *Manager) connect() (*cluster, error) {
+	s := m.Stack
+	api, err := kubeapi.New(s.APIServerURL(), pkiFile(s, "ca.crt"), pkiFile(s, "admin.crt"), pkiFile(s, "admin.key"))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the API server: %w", err)
+	}
+	return &cluster{manager: m, api: api}, nil
+}
+
+// answers waits for the API server, which the parts on bear.
+func (c *cluster) answers(ctx context.Context, on ...part) error {
+	return await(ctx, "the API server", startLimit, on, func(ctx context.Context) error {
+		return c.api.Get(ctx, "/readyz", nil)
+	})
+}
+
+// complete makes the cluster one in which jobs can run.
+func (c *cluster) complete(ctx context.Context, on []part) error {
+	if err := c.applyRBAC(ctx); err != nil {
+		return err
+	}
+	if err := await(ctx, "node "+stackenv.NodeName, startLimit, on, c.nodeReady); err != nil {
+		return err
+	}
+	if err := await(ctx, "namespace "+stackenv.Namespace, startLimit, on, c.namespaceReady); err != nil {
+		return err
+	}
+	return c.writeProductKubeconfig(ctx)
+}
+
+func (c *cluster) applyRBAC(ctx context.Context) error {
+	namespace := fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: %s\n", stackenv.Namespace)
+	if err := c.api.Apply(ctx, []byte(namespace), ""); err != nil {
+		return err
+	}
+	rules, err := os.ReadFile(filepath.Join(c.manager.Stack.Root, "deploy", "rbac.yaml"))
+	if err != nil {
+		return err
+	}
+	return c.api.Apply(ctx, rules, stackenv.Namespace)
+}
+
+// nodeReady asks whether pods can be scheduled: a new node carries taints for
+// a moment after it has become ready.
+func (c *cluster) nodeReady(ctx context.Context) error {
+	var node struct {
+		Spec struct {
+			Taints []struct{ Key string }
+		}
+		Status struct {
+			Conditions []struct{ Type, Status, Message string }
+		}
+	}
+	if err := c.api.Get(ctx, "/api/v1/nodes/"+stackenv.NodeName, &node); err != nil {
+		return err
+	}
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == "Ready" && condition.Status != "True" {
+			return fmt.Errorf("the node is not ready: %s", condition.Message)
+		}
+	}
+	if len(node.Spec.Taints) > 0 {
+		return fmt.Errorf("the node has taint %s", node.Spec.Taints[0].Key)
+	}
+	if len(node.Status.Conditions) == 0 {
+		return errors.New("the node has no status yet")
+	}
+	return nil
+}
+
+// namespaceReady asks for what the controller manager puts into a namespace
+// and without which pods are refused or don't start.
+func (c *cluster) namespaceReady(ctx context.Context) error {
+	namespace := "/api/v1/namespaces/" + stackenv.Namespace
+	return errors.Join(
+		c.api.Get(ctx, namespace+"/serviceaccounts/default", nil),
+		c.api.Get(ctx, namespace+"/configmaps/kube-root-ca.crt", nil),
+	)
+}
+
+// tokenSeconds is how long the product's token is good for: a working day.
+const tokenSeconds = 24 * 60 * 60
+
+func (c *cluster) writeProductKubeconfig(ctx context.Context) error {
+	path := fmt.Sprintf("/api/v1/namespaces/%s/serviceaccounts/%s/token", stackenv.Namespace, stackenv.ServiceAccount)
+	ask := map[string]any{
+		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+		"spec": map[string]any{"expirationSeconds": tokenSeconds},
+	}
+	var answer struct{ Status struct{ Token string } }
+	if err := c.api.Post(ctx, path, ask, &answer); err != nil {
+		return fmt.Errorf("ask for the token of %s: %w", stackenv.ServiceAccount, err)
+	}
+	return writeKubeconfig(c.manager.Stack, c.manager.Stack.ProductKubeconfig, "", answer.Status.Token)
+}
+
+// healthy reports what status shows of the cluster as a whole.
+func (c *cluster) healthy(ctx context.Context) error {
+	if err := c.api.Get(ctx, "/readyz", nil); err != nil {
+		return err
+	}
+	return c.nodeReady(ctx)
+}

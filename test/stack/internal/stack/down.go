@@ -1,0 +1,130 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"podlane/test/stack/internal/host"
+)
+
+// Down stops the stack and removes the cluster: its objects, pods, network.
+// What makes the next start fast stays (images, certificates, logs), unless
+// purge is set. It works on whatever is there: after a start that failed, after
+// a crash, and twice in a row.
+func (m *Manager) Down(ctx context.Context, purge bool) error {
+	if err := needRoot(); err != nil {
+		return err
+	}
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := checkOwner(m.Stack, running(m.known())); err != nil {
+		return err
+	}
+	if err := m.clear(ctx); err != nil {
+		return err
+	}
+	if purge {
+		if err := os.RemoveAll(m.Stack.Dir); err != nil {
+			return err
+		}
+	}
+	m.say("down")
+	return nil
+}
+
+// containerdGrace is for containerd to close its database; it takes 50 ms.
+const containerdGrace = 5 * time.Second
+
+// clear ends every process of the stack and removes all state of the cluster.
+func (m *Manager) clear(ctx context.Context) error {
+	list := m.known()
+	// The kubelet comes first: it would start anew what ends under its eyes.
+	// Nothing of etcd's data will be read again, so nobody needs to say goodbye.
+	for _, p := range slices.Backward(list) {
+		if p.Name == partContainerd {
+			continue
+		}
+		if err := p.Stop(ctx, 0); err != nil {
+			return err
+		}
+	}
+	if err := m.endContainers(ctx, find(list, partContainerd)); err != nil {
+		return err
+	}
+	s := m.Stack
+	if err := host.UnmountBelow(s.Dir, s.RunDir); err != nil {
+		return err
+	}
+	if err := host.RemoveBridge(ctx, s.Bridge); err != nil {
+		return err
+	}
+	if err := removeLogLinks(filepath.Join(s.Dir, "pod-logs")); err != nil {
+		return err
+	}
+	var errs []error
+	for _, dir := range []string{s.RunDir, filepath.Join(s.Dir, "etcd"), filepath.Join(s.Dir, "kubelet"), filepath.Join(s.Dir, "pod-logs")} {
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	return errors.Join(errs...)
+}
+
+// endContainers ends all pods and containerd. Whether containerd forgets them
+// in good order is not decisive: the next start makes sure.
+func (m *Manager) endContainers(ctx context.Context, containerd part) error {
+	group := cgroup(m.Stack)
+	if containerd.Pid() != 0 {
+		if err := host.KillCgroup(group); err != nil {
+			return err
+		}
+		if _, err := m.containerd().RemoveContainers(ctx); err != nil {
+			m.say("containerd did not remove its containers: %v", err)
+		}
+	}
+	if err := containerd.Stop(ctx, containerdGrace); err != nil {
+		return err
+	}
+	if _, err := host.KillShims(m.Stack.ContainerdSocket); err != nil {
+		return err
+	}
+	return host.RemoveCgroup(ctx, group)
+}
+
+// removeLogLinks removes the links that the kubelet keeps for log collectors
+// in a folder that it lets nobody choose.
+func removeLogLinks(podLogs string) error {
+	const dir = "/var/log/containers"
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		link := filepath.Join(dir, e.Name())
+		target, err := os.Readlink(link)
+		if err != nil || !strings.HasPrefix(target, podLogs+"/") {
+			continue
+		}
+		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func needRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("a stack needs root: it makes control groups, mounts and network links")
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package stack
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"podlane/test/stack/internal/build"
+	"podlane/test/stack/internal/debian"
+	"podlane/test/stack/internal/image"
+)
+
+// recipe is part of every cached layer's name: raise it when the way in which
+// layers are made changes.
+const recipe = "1"
+
+// debianLayers are the layers with packages, each on top of the one before.
+var debianLayers = []struct {
+	name     string
+	packages []string
+}{
+	{"tools", []string{"bash", "ca-certificates", "curl", "git", "git-lfs", "make", "procps"}},
+	{"node", []string{"nodejs"}},
+}
+
+// layers are the large ones, which all checkouts share.
+type layers struct {
+	tools, node, golang *image.Layer
+}
+
+// bigLayers returns them from the cache, and makes those that it lacks.
+func (m *Manager) bigLayers(ctx context.Context) (layers, error) {
+	unlock, err := build.Lock(ctx, filepath.Join(m.Cache, "layers", "lock"), func() {
+		m.say("waiting for another checkout to make images")
+	})
+	if err != nil {
+		return layers{}, err
+	}
+	defer unlock()
+	system, err := m.systemLayers(ctx)
+	if err != nil {
+		return layers{}, fmt.Errorf("make root file system: %w", err)
+	}
+	golang, err := m.goLayer(ctx)
+	if err != nil {
+		return layers{}, fmt.Errorf("make layer with go: %w", err)
+	}
+	return layers{tools: system[0], node: system[1], golang: golang}, nil
+}
+
+// systemLayers are debianLayers' own.
+func (m *Manager) systemLayers(ctx context.Context) ([]*image.Layer, error) {
+	release, err := debian.ThisRelease(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	key := release.Codename
+	for _, l := range debianLayers {
+		key += " " + strings.Join(l.packages, " ")
+		dirs = append(dirs, m.layerDir(l.name, key))
+	}
+	if found, err := openLayers(dirs); err == nil {
+		return found, nil
+	}
+	if err := m.makeSystem(ctx, release, dirs); err != nil {
+		return nil, err
+	}
+	return openLayers(dirs)
+}
+
+func openLayers(dirs []string) ([]*image.Layer, error) {
+	var out []*image.Layer
+	for _, dir := range dirs {
+		l, err := image.OpenLayer(dir)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+// makeSystem installs a system and cuts it into layers on the way.
+func (m *Manager) makeSystem(ctx context.Context, release debian.Release, dirs []string) (err error) {
+	m.say("making a root file system of %s; about a minute", release.Codename)
+	root, err := os.MkdirTemp(filepath.Join(m.Cache, "layers"), "root-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(root)) }()
+	log, err := os.Create(filepath.Join(m.Stack.LogDir, "rootfs.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	if err := release.Bootstrap(ctx, root, log); err != nil {
+		return err
+	}
+	before := image.Snapshot{}
+	for i, l := range debianLayers {
+		if err := debian.Install(ctx, root, log, l.packages...); err != nil {
+			return err
+		}
+		tree, err := image.Tree(root, "", debian.IsClutter)
+		if err != nil {
+			return err
+		}
+		added, err := before.Since(tree)
+		if err != nil {
+			return err
+		}
+		if err := image.SaveLayer(dirs[i], added); err != nil {
+			return err
+		}
+		if before, err = image.Take(tree); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// goLayer has this machine's Go in its usual place.
+func (m *Manager) goLayer(ctx context.Context) (*image.Layer, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOVERSION").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go env: %w", err)
+	}
+	root, version, _ := strings.Cut(string(bytes.TrimSpace(out)), "\n")
+	dir := m.layerDir("go", version+" "+runtime.GOARCH)
+	if l, err := image.OpenLayer(dir); !errors.Is(err, fs.ErrNotExist) {
+		return l, err
+	}
+	m.say("packing %s", version)
+	tree, err := image.Tree(root, "usr/local/go", unusedInGoroot)
+	if err != nil {
+		return nil, err
+	}
+	if err := image.SaveLayer(dir, tree); err != nil {
+		return nil, err
+	}
+	return image.OpenLayer(dir)
+}
+
+// unusedInGoroot are Go's own tests and documentation: a third of its size.
+func unusedInGoroot(path string) bool {
+	switch path {
+	case "api", "doc", "misc", "test":
+		return true
+	}
+	return filepath.Base(path) == "testdata" || strings.HasSuffix(path, "_test.go")
+}
+
+// layerDir is where the layer that is made from what key says is cached.
+func (m *Manager) layerDir(name, key string) string {
+	sum := sha256.Sum256([]byte(recipe + " " + key))
+	return filepath.Join(m.Cache, "layers", name+"-"+hex.EncodeToString(sum[:8]))
+}

@@ -1,0 +1,219 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"podlane/test/stack/internal/build"
+	"podlane/test/stack/internal/debian"
+	"podlane/test/stack/internal/host"
+)
+
+const (
+	// startLimit is for one daemon to answer: 1 to 3 s on an idle machine, and
+	// the machine may be compiling.
+	startLimit = 90 * time.Second
+	// stopGrace is for a daemon that is stopped because it is out of date.
+	stopGrace = 5 * time.Second
+)
+
+// Up makes the stack run, with everything as this checkout has it now. What
+// runs and is up to date stays; a stack that runs in part is completed.
+func (m *Manager) Up(ctx context.Context) error {
+	if err := needRoot(); err != nil {
+		return err
+	}
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	runs := running(m.known())
+	if err := checkOwner(m.Stack, runs); err != nil {
+		return err
+	}
+	if !runs {
+		// A cluster that doesn't run starts empty: pods that only containerd
+		// remembers would confuse a kubelet whose API server doesn't.
+		if err := m.clear(ctx); err != nil {
+			return fmt.Errorf("clear what an earlier stack has left: %w", err)
+		}
+	}
+	if err := takeOwnership(m.Stack); err != nil {
+		return err
+	}
+	return m.up(ctx, !runs)
+}
+
+func (m *Manager) up(ctx context.Context, fresh bool) error {
+	if err := m.installPackages(ctx); err != nil {
+		return err
+	}
+	programs, err := m.build(ctx)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(writeConfig(m.Stack), ensurePassword(m.Stack.RegistryPasswordFile)); err != nil {
+		return err
+	}
+	if err := host.EnsureBridge(ctx, m.Stack.Bridge, m.Stack.BridgeIP+"/24"); err != nil {
+		return err
+	}
+	if err := host.EnsureCgroup(cgroup(m.Stack)); err != nil {
+		return err
+	}
+	list := parts(m.Stack, programs)
+	// These four boot while the images are being made.
+	if err := m.ensure(ctx, list, partEtcd, partAPIServer, partContainerd, partRegistry); err != nil {
+		return err
+	}
+	big, err := m.bigLayers(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.containerdReady(ctx, find(list, partContainerd), fresh); err != nil {
+		return err
+	}
+	cluster, err := m.connect()
+	if err != nil {
+		return err
+	}
+	if err := cluster.answers(ctx, find(list, partEtcd), find(list, partAPIServer)); err != nil {
+		return err
+	}
+	if err := m.ensure(ctx, list, partManager, partScheduler, partKubelet); err != nil {
+		return err
+	}
+	if err := m.deliverImages(ctx, big, find(list, partRegistry)); err != nil {
+		return err
+	}
+	if err := cluster.complete(ctx, list); err != nil {
+		return err
+	}
+	m.say("up: KUBECONFIG=%s", m.Stack.AdminKubeconfig)
+	return nil
+}
+
+func (m *Manager) installPackages(ctx context.Context) error {
+	if len(debian.Missing()) == 0 {
+		return nil
+	}
+	m.say("installing Debian packages: %v", debian.Missing())
+	log, err := m.openLog("packages.log")
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	return debian.Ensure(ctx, log)
+}
+
+func (m *Manager) openLog(name string) (*os.File, error) {
+	if err := os.MkdirAll(m.Stack.LogDir, 0o755); err != nil {
+		return nil, err
+	}
+	return os.Create(filepath.Join(m.Stack.LogDir, name))
+}
+
+// build makes all programs that the stack runs.
+func (m *Manager) build(ctx context.Context) (programs, error) {
+	builder := build.Builder{Root: m.Stack.Root, Cache: m.Cache, Say: m.say}
+	paths := map[string]string{}
+	for _, s := range build.Servers {
+		path, err := builder.Server(ctx, s)
+		if err != nil {
+			return programs{}, err
+		}
+		paths[s.Name] = path
+	}
+	err := build.Programs(ctx, m.Stack.Root, m.binDir(),
+		"./test/stack/registry", "./test/images/pause", "./test/images/noshell", "./test/images/service")
+	if err != nil {
+		return programs{}, fmt.Errorf("build programs for images: %w", err)
+	}
+	if err := m.buildHelper(ctx); err != nil {
+		return programs{}, err
+	}
+	return programs{kube: paths["kube"], etcd: paths["etcd"], dir: m.binDir()}, nil
+}
+
+func (m *Manager) buildHelper(ctx context.Context) error {
+	if err := build.Programs(ctx, m.Stack.Root, m.binDir(), "./cmd/podlane-helper"); err != nil {
+		return fmt.Errorf("build podlane-helper: %w", err)
+	}
+	return nil
+}
+
+// ensure makes the named parts run as they should now.
+func (m *Manager) ensure(ctx context.Context, list []part, names ...string) error {
+	for _, name := range names {
+		p := find(list, name)
+		current, err := p.Current()
+		if err != nil {
+			return err
+		}
+		if current {
+			continue
+		}
+		if err := p.Stop(ctx, stopGrace); err != nil {
+			return err
+		}
+		if err := portsFree(p); err != nil {
+			return err
+		}
+		if err := p.Start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// portsFree says it clearly when another program has a part's port, which the
+// part itself would bury in its log.
+func portsFree(p part) error {
+	for _, address := range p.listens {
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			return fmt.Errorf("start %s: its address %s is taken by another program, choose another number in PODLANE_STACK: %w", p.Name, address, err)
+		}
+		if err := listener.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// containerdReady waits until containerd answers. At a fresh start it has to
+// forget containers that it remembers from a stack that ended in disorder.
+func (m *Manager) containerdReady(ctx context.Context, containerd part, fresh bool) error {
+	ready := func() error {
+		return await(ctx, "containerd", startLimit, []part{containerd}, m.containerd().Ready)
+	}
+	if err := ready(); err != nil || !fresh {
+		return err
+	}
+	count, err := m.containerd().RemoveContainers(ctx)
+	if err != nil {
+		return fmt.Errorf("remove containers that an earlier stack has left: %w", err)
+	}
+	if count == 0 {
+		return nil
+	}
+	if err := errors.Join(containerd.Stop(ctx, containerdGrace), containerd.Start()); err != nil {
+		return err
+	}
+	return ready()
+}
+
+// ensurePassword makes path hold a random password.
+func ensurePassword(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return writeIfChanged(path, 0o600, []byte(randomPassword()))
+}

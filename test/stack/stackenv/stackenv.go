@@ -1,0 +1,170 @@
+// Package stackenv says where a test stack has its things: a stack's number
+// alone decides its folders, ports, bridge and subnet. It starts nothing and
+// reads nothing but what its functions are given, so tests and the demo can
+// import it freely.
+package stackenv
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+const (
+	// MaxNumber is the highest number a stack may have.
+	MaxNumber = 49
+	// Namespace is where jobs run.
+	Namespace = "podlane-ci"
+	// ServiceAccount is the account in Namespace that the product uses.
+	ServiceAccount = "podlane"
+	// NodeName is the name of the only node.
+	NodeName = "node1"
+	// RegistryUser is who may pull names under private/ from the registry.
+	RegistryUser = "ci"
+
+	firstPort = 21000
+	portRange = 40
+)
+
+// Stack is the plan of one stack. Its paths are absolute. They exist once
+// `go run ./test/stack up` has succeeded.
+type Stack struct {
+	Number int
+	// Root is the checkout that owns the stack.
+	Root string
+	// Dir holds the stack's state, RunDir its sockets and process records.
+	Dir    string
+	RunDir string
+	LogDir string
+
+	// AdminKubeconfig may do everything: for tests, never for the product.
+	AdminKubeconfig string
+	// ProductKubeconfig is the product's: ServiceAccount's token, good for a
+	// day, with the rights of deploy/rbac.yaml in Namespace.
+	ProductKubeconfig string
+	// AuditLog has a JSON line for every request that the API server served.
+	AuditLog string
+
+	ContainerdSocket string
+	Bridge           string
+	// BridgeIP is the host's address as seen from pods, and the node's.
+	BridgeIP  string
+	PodSubnet string
+	Ports     Ports
+
+	// RegistryAddress is host:port of a plain-HTTP registry that has the
+	// images PublicImage and PrivateImage.
+	RegistryAddress string
+	// RegistryPasswordFile has RegistryUser's password and no newline.
+	RegistryPasswordFile string
+}
+
+// Ports are the stack's TCP ports. All servers listen on BridgeIP, but etcd on
+// 127.0.0.1.
+type Ports struct {
+	EtcdClient, EtcdPeer, APIServer, ControllerManager, Scheduler, Kubelet, KubeletHealth, Registry int
+}
+
+// New plans stack number of the checkout at root.
+func New(root string, number int) (Stack, error) {
+	if number < 0 || number > MaxNumber {
+		return Stack{}, fmt.Errorf("stack number is %d, expected 0 to %d", number, MaxNumber)
+	}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return Stack{}, fmt.Errorf("find checkout: %w", err)
+	}
+	dir := filepath.Join(root, ".local", fmt.Sprintf("stack-%d", number))
+	run := fmt.Sprintf("/run/podlane-%d", number)
+	port := firstPort + number*portRange
+	s := Stack{
+		Number:               number,
+		Root:                 root,
+		Dir:                  dir,
+		RunDir:               run,
+		LogDir:               filepath.Join(dir, "log"),
+		AdminKubeconfig:      filepath.Join(dir, "admin.kubeconfig"),
+		ProductKubeconfig:    filepath.Join(dir, "podlane.kubeconfig"),
+		AuditLog:             filepath.Join(dir, "log", "audit.log"),
+		ContainerdSocket:     filepath.Join(run, "containerd", "containerd.sock"),
+		Bridge:               fmt.Sprintf("podlane%d", number),
+		BridgeIP:             fmt.Sprintf("10.%d.0.1", 100+number),
+		PodSubnet:            fmt.Sprintf("10.%d.0.0/24", 100+number),
+		RegistryPasswordFile: filepath.Join(dir, "registry.password"),
+		Ports: Ports{
+			EtcdClient:        port,
+			EtcdPeer:          port + 1,
+			APIServer:         port + 2,
+			ControllerManager: port + 3,
+			Scheduler:         port + 4,
+			Kubelet:           port + 5,
+			KubeletHealth:     port + 6,
+			Registry:          port + 7,
+		},
+	}
+	s.RegistryAddress = fmt.Sprintf("%s:%d", s.BridgeIP, s.Ports.Registry)
+	return s, nil
+}
+
+// ParseNumber reads the value of PODLANE_STACK; empty means 0.
+func ParseNumber(value string) (int, error) {
+	if value == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 0 || n > MaxNumber {
+		return 0, fmt.Errorf("PODLANE_STACK is %q, expected a whole number from 0 to %d", value, MaxNumber)
+	}
+	return n, nil
+}
+
+// FindRoot returns the checkout that dir lies in: the nearest folder upwards
+// whose go.mod is podlane's.
+func FindRoot(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("find checkout: %w", err)
+	}
+	for at := abs; ; at = filepath.Dir(at) {
+		mod, err := os.ReadFile(filepath.Join(at, "go.mod"))
+		if err == nil && strings.HasPrefix(string(mod), "module podlane\n") {
+			return at, nil
+		}
+		if at == filepath.Dir(at) {
+			return "", fmt.Errorf("%s does not lie in a checkout of podlane", abs)
+		}
+	}
+}
+
+// APIServerURL is where the API server listens.
+func (s Stack) APIServerURL() string {
+	return fmt.Sprintf("https://%s:%d", s.BridgeIP, s.Ports.APIServer)
+}
+
+// PublicImage can be pulled from the stack's registry by everyone.
+func (s Stack) PublicImage() string { return s.RegistryAddress + "/public/job-busybox:1" }
+
+// PrivateImage can be pulled from the stack's registry by RegistryUser only.
+func (s Stack) PrivateImage() string { return s.RegistryAddress + "/private/job-busybox:1" }
+
+// Variable is a name and value for a shell.
+type Variable struct{ Name, Value string }
+
+// Variables are what a shell needs to work with the stack: KUBECONFIG is the
+// admin's, PODLANE_KUBECONFIG the product's.
+func (s Stack) Variables() []Variable {
+	return []Variable{
+		{"PODLANE_STACK", strconv.Itoa(s.Number)},
+		{"KUBECONFIG", s.AdminKubeconfig},
+		{"PODLANE_KUBECONFIG", s.ProductKubeconfig},
+		{"PODLANE_NAMESPACE", Namespace},
+		{"PODLANE_STACK_DIR", s.Dir},
+		{"PODLANE_BRIDGE_IP", s.BridgeIP},
+		{"PODLANE_REGISTRY", s.RegistryAddress},
+		{"PODLANE_REGISTRY_PASSWORD_FILE", s.RegistryPasswordFile},
+		{"CONTAINERD_ADDRESS", s.ContainerdSocket},
+		{"CONTAINERD_NAMESPACE", "k8s.io"},
+	}
+}
