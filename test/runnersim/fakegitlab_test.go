@@ -22,23 +22,21 @@ type fakeGitLab struct {
 	jobs     map[int64]*fakeJob
 	finished chan int64
 	requests []map[string]any
+	asked    chan struct{} // a request that found nothing
 }
 
 type fakeJob struct {
-	log     []byte
-	status  string // Job-Status
-	last    map[string]any
-	patches int
-	// onPatch may answer a patch instead of the usual; true says that it did.
-	onPatch func(j *fakeJob, w http.ResponseWriter, body []byte) bool
+	log    []byte
+	status string // Job-Status
+	last   map[string]any
+	// forbidden answers everything with 403.
+	forbidden bool
 	// onLog sees the log after every patch.
 	onLog func(j *fakeJob)
-	// onFinal may answer the last update.
-	onFinal func(j *fakeJob, w http.ResponseWriter) bool
 }
 
 func newFakeGitLab(t *testing.T) *fakeGitLab {
-	g := &fakeGitLab{jobs: map[int64]*fakeJob{}, finished: make(chan int64, 100)}
+	g := &fakeGitLab{jobs: map[int64]*fakeJob{}, finished: make(chan int64, 100), asked: make(chan struct{}, 2)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/v4/jobs/request", g.request)
 	mux.HandleFunc("PATCH /api/v4/jobs/{id}/trace", g.patch)
@@ -70,6 +68,10 @@ func (g *fakeGitLab) request(w http.ResponseWriter, r *http.Request) {
 	if len(g.queue) == 0 {
 		w.Header().Set("X-GitLab-Last-Update", "abc")
 		w.WriteHeader(http.StatusNoContent)
+		select {
+		case g.asked <- struct{}{}:
+		default:
+		}
 		return
 	}
 	job := g.queue[0]
@@ -89,9 +91,9 @@ func (g *fakeGitLab) patch(w http.ResponseWriter, r *http.Request) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	j := g.job(r)
-	j.patches++
 	w.Header().Set("Job-Status", j.status)
-	if j.onPatch != nil && j.onPatch(j, w, body) {
+	if j.forbidden {
+		w.WriteHeader(http.StatusForbidden)
 		return
 	}
 	var from, to int
@@ -122,16 +124,17 @@ func (g *fakeGitLab) update(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	if body["state"] == "running" {
+	switch {
+	case j.forbidden:
+		w.WriteHeader(http.StatusForbidden)
+		return
+	case body["state"] == "running":
 		return
 	}
 	sum := fmt.Sprintf("crc32:%08x", crc32.ChecksumIEEE(j.log))
 	if out := body["output"].(map[string]any); out["checksum"] != sum {
 		j.log = nil
 		w.WriteHeader(http.StatusPreconditionFailed)
-		return
-	}
-	if j.onFinal != nil && j.onFinal(j, w) {
 		return
 	}
 	j.last = body
