@@ -186,8 +186,6 @@ func (r *following) session(ctx, work context.Context) {
 	r.mu.Unlock()
 
 	var writer sync.WaitGroup
-	defer writer.Wait()
-	defer stdin.Close()
 	writer.Go(func() { r.send(ctx, work, control) })
 
 	// A pipe for stderr, so that a line may come in pieces.
@@ -197,6 +195,9 @@ func (r *following) session(ctx, work context.Context) {
 	err := r.Connect(work, stdin, &output{r: r, alive: alive}, eventsIn)
 	eventsIn.Close()
 	reader.Wait()
+	hangUp()
+	stdin.Close()
+	writer.Wait()
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
