@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -47,7 +48,7 @@ func (r *Real) Run(ctx context.Context) error {
 		return fmt.Errorf("write gitlab-runner's configuration: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, r.binary, "run", "--config", file, "--working-directory", dir)
-	cmd.Env = append(append([]string(nil), r.cfg.Environ...), "TMPDIR="+dir)
+	cmd.Env = slices.Concat([]string{"HOME=" + dir}, r.cfg.Environ, []string{"TMPDIR=" + dir})
 	cmd.Stdout, cmd.Stderr = r.cfg.Log, r.cfg.Log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = r.cfg.ShutdownTimeout + 10*time.Second
