@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -101,17 +102,13 @@ func (c Containerd) RemoveContainers(ctx context.Context) (int, error) {
 	if len(ids) == 0 {
 		return 0, nil
 	}
-	tasks, err := c.ctr(ctx, nil, "tasks", "ls", "--quiet")
-	if err != nil {
-		return 0, err
+	// Kubernetes' part of containerd removes ended tasks at the same time: what
+	// counts is that the containers can be deleted afterwards.
+	_, taskErr := c.ctr(ctx, nil, append([]string{"tasks", "delete", "--force"}, ids...)...)
+	if _, err := c.ctr(ctx, nil, append([]string{"containers", "delete"}, ids...)...); err != nil {
+		return 0, errors.Join(err, taskErr)
 	}
-	if running := strings.Fields(string(tasks)); len(running) > 0 {
-		if _, err := c.ctr(ctx, nil, append([]string{"tasks", "delete", "--force"}, running...)...); err != nil {
-			return 0, err
-		}
-	}
-	_, err = c.ctr(ctx, nil, append([]string{"containers", "delete"}, ids...)...)
-	return len(ids), err
+	return len(ids), nil
 }
 
 // Ready reports whether containerd answers.

@@ -103,6 +103,9 @@ func parts(s stackenv.Stack, p programs) []part {
 					"--service-account-private-key-file=" + pkiFile(s, "sa.key"), "--root-ca-file=" + pkiFile(s, "ca.crt"),
 					"--cluster-signing-cert-file=" + pkiFile(s, "ca.crt"), "--cluster-signing-key-file=" + pkiFile(s, "ca.key"),
 					"--leader-elect=false",
+					// With the default of 20 requests a second, its controllers take
+					// 5 s to start.
+					"--kube-api-qps=200", "--kube-api-burst=400",
 					"--flex-volume-plugin-dir=" + filepath.Join(s.Dir, "kubelet", "plugins-exec"),
 				},
 				Files: []string{kubeconfig(s, "controller-manager"), pkiFile(s, "sa.key")},
@@ -115,7 +118,7 @@ func parts(s stackenv.Stack, p programs) []part {
 				Args: []string{
 					"kube-scheduler", "--kubeconfig=" + kubeconfig(s, "scheduler"),
 					"--bind-address=" + s.BridgeIP, fmt.Sprintf("--secure-port=%d", s.Ports.Scheduler),
-					"--leader-elect=false",
+					"--leader-elect=false", "--kube-api-qps=200", "--kube-api-burst=400",
 				},
 				Files: []string{kubeconfig(s, "scheduler")},
 			},
