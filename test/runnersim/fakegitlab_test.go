@@ -17,6 +17,7 @@ import (
 // and states, and room for faults.
 type fakeGitLab struct {
 	*httptest.Server
+	mux      *http.ServeMux
 	mu       sync.Mutex
 	queue    []map[string]any
 	jobs     map[int64]*fakeJob
@@ -38,6 +39,7 @@ type fakeJob struct {
 func newFakeGitLab(t *testing.T) *fakeGitLab {
 	g := &fakeGitLab{jobs: map[int64]*fakeJob{}, finished: make(chan int64, 100), asked: make(chan struct{}, 2)}
 	mux := http.NewServeMux()
+	g.mux = mux
 	mux.HandleFunc("POST /api/v4/jobs/request", g.request)
 	mux.HandleFunc("PATCH /api/v4/jobs/{id}/trace", g.patch)
 	mux.HandleFunc("PUT /api/v4/jobs/{id}", g.update)
