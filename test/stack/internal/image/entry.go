@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Entry is a file, directory or link in a layer.
@@ -19,6 +20,8 @@ type Entry struct {
 	Mode fs.FileMode
 	UID  int
 	GID  int
+	// Time of the last change, in seconds since 1970.
+	Time int64
 	// Link is a symbolic link's target.
 	Link string
 	// A file's content is Content or, if Source is set, the file of that path.
@@ -42,9 +45,9 @@ func Text(name string, mode fs.FileMode, content string) Entry {
 	return Entry{Name: name, Mode: mode, Content: []byte(content)}
 }
 
-// Tree returns what is below root as entries under prefix, but what skip says
-// of its path relative to root. Devices and sockets are left out: images get
-// theirs when they run.
+// Tree returns what is below root as entries under prefix, without their times,
+// but for what skip says of its path relative to root. Devices and sockets are
+// left out: images get theirs when they run.
 func Tree(root, prefix string, skip func(path string) bool) ([]Entry, error) {
 	var out []Entry
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -95,8 +98,8 @@ func entryOf(path string) (e Entry, ok bool, err error) {
 	return e, err == nil, err
 }
 
-// pack writes entries as a tar that depends on nothing but them: sorted, with
-// no times and no names of this machine's users.
+// pack writes entries as a tar that depends on nothing but them: sorted, and
+// without the names of this machine's users.
 func pack(w io.Writer, entries []Entry) error {
 	entries = slices.SortedFunc(slices.Values(entries), func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
 	t := tar.NewWriter(w)
@@ -109,7 +112,7 @@ func pack(w io.Writer, entries []Entry) error {
 }
 
 func (e Entry) write(t *tar.Writer) error {
-	header := &tar.Header{Name: e.Name, Mode: tarMode(e.Mode), Uid: e.UID, Gid: e.GID, Format: tar.FormatPAX}
+	header := &tar.Header{Name: e.Name, Mode: tarMode(e.Mode), Uid: e.UID, Gid: e.GID, ModTime: time.Unix(e.Time, 0), Format: tar.FormatPAX}
 	switch {
 	case e.Mode.IsDir():
 		header.Typeflag = tar.TypeDir

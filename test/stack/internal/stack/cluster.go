@@ -38,6 +38,11 @@ func (c *cluster) complete(ctx context.Context, on []part) error {
 	if err := c.applyRBAC(ctx); err != nil {
 		return err
 	}
+	// The node's status outlives a kubelet: ask that itself first.
+	kubelet := fmt.Sprintf("http://%s:%d/healthz", c.manager.Stack.BridgeIP, c.manager.Stack.Ports.KubeletHealth)
+	if err := await(ctx, "the kubelet", startLimit, on, func(ctx context.Context) error { return getOK(ctx, kubelet) }); err != nil {
+		return err
+	}
 	if err := await(ctx, "node "+stackenv.NodeName, startLimit, on, c.nodeReady); err != nil {
 		return err
 	}

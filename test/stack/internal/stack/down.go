@@ -70,11 +70,18 @@ func (m *Manager) clear(ctx context.Context) error {
 	if err := removeLogLinks(filepath.Join(s.Dir, "pod-logs")); err != nil {
 		return err
 	}
-	var errs []error
-	for _, dir := range []string{s.RunDir, filepath.Join(s.Dir, "etcd"), filepath.Join(s.Dir, "kubelet"), filepath.Join(s.Dir, "pod-logs")} {
-		errs = append(errs, os.RemoveAll(dir))
+	// The audit log is about objects that are gone with the cluster.
+	gone, err := filepath.Glob(filepath.Join(s.LogDir, "audit*.log"))
+	if err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	gone = append(gone, s.RunDir, filepath.Join(s.Dir, "etcd"), filepath.Join(s.Dir, "kubelet"), filepath.Join(s.Dir, "pod-logs"))
+	for _, path := range gone {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // endContainers ends all pods and containerd. Whether containerd forgets them

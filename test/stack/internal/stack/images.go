@@ -74,7 +74,7 @@ func images(big layers, bin string) ([]image.Image, error) {
 				image.Dir("workspace", 0o755),
 			)...)},
 			Config: v1.Config{
-				Env: []string{"PATH=/usr/local/bin:/kaniko:/busybox", "HOME=/root"}, User: "root", WorkingDir: "/workspace",
+				Env: []string{"PATH=/usr/local/bin:/kaniko:/busybox", "HOME=/root", "USER=root"}, WorkingDir: "/workspace",
 				Entrypoint: []string{"/kaniko/executor"},
 			},
 		},
@@ -90,13 +90,14 @@ func images(big layers, bin string) ([]image.Image, error) {
 		},
 		{
 			Name:   stackenv.ImageGo,
-			Layers: []*image.Layer{big.tools, big.node, big.golang},
+			Layers: []*image.Layer{big.tools, big.node, big.golang, big.goCache},
 			Config: v1.Config{
 				Env: []string{
 					"PATH=/usr/local/go/bin:/root/go/bin:" + systemPath[len("PATH="):],
 					// Jobs work without a network: what they need is in the image
 					// or in their repository.
-					"GOTOOLCHAIN=local", "GOPROXY=off", "GOFLAGS=-mod=mod", "CGO_ENABLED=0", "GOTELEMETRY=off",
+					"GOTOOLCHAIN=local", "GOPROXY=off", "GOFLAGS=-mod=mod", "CGO_ENABLED=0",
+					"GOCACHE=/" + goCacheDir,
 				},
 				Cmd: []string{"bash"},
 			},

@@ -1,17 +1,13 @@
 package stack
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"podlane/test/stack/internal/build"
@@ -21,7 +17,7 @@ import (
 
 // recipe is part of every cached layer's name: raise it when the way in which
 // layers are made changes.
-const recipe = "1"
+const recipe = "2"
 
 // debianLayers are the layers with packages, each on top of the one before.
 var debianLayers = []struct {
@@ -34,7 +30,7 @@ var debianLayers = []struct {
 
 // layers are the large ones, which all checkouts share.
 type layers struct {
-	tools, node, golang *image.Layer
+	tools, node, golang, goCache *image.Layer
 }
 
 // bigLayers returns them from the cache, and makes those that it lacks.
@@ -50,11 +46,11 @@ func (m *Manager) bigLayers(ctx context.Context) (layers, error) {
 	if err != nil {
 		return layers{}, fmt.Errorf("make root file system: %w", err)
 	}
-	golang, err := m.goLayer(ctx)
+	golang, cache, err := m.goLayers(ctx)
 	if err != nil {
-		return layers{}, fmt.Errorf("make layer with go: %w", err)
+		return layers{}, fmt.Errorf("make layers with go: %w", err)
 	}
-	return layers{tools: system[0], node: system[1], golang: golang}, nil
+	return layers{tools: system[0], node: system[1], golang: golang, goCache: cache}, nil
 }
 
 // systemLayers are debianLayers' own.
@@ -127,37 +123,6 @@ func (m *Manager) makeSystem(ctx context.Context, release debian.Release, dirs [
 		}
 	}
 	return nil
-}
-
-// goLayer has this machine's Go in its usual place.
-func (m *Manager) goLayer(ctx context.Context) (*image.Layer, error) {
-	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOVERSION").Output()
-	if err != nil {
-		return nil, fmt.Errorf("go env: %w", err)
-	}
-	root, version, _ := strings.Cut(string(bytes.TrimSpace(out)), "\n")
-	dir := m.layerDir("go", version+" "+runtime.GOARCH)
-	if l, err := image.OpenLayer(dir); !errors.Is(err, fs.ErrNotExist) {
-		return l, err
-	}
-	m.say("packing %s", version)
-	tree, err := image.Tree(root, "usr/local/go", unusedInGoroot)
-	if err != nil {
-		return nil, err
-	}
-	if err := image.SaveLayer(dir, tree); err != nil {
-		return nil, err
-	}
-	return image.OpenLayer(dir)
-}
-
-// unusedInGoroot are Go's own tests and documentation: a third of its size.
-func unusedInGoroot(path string) bool {
-	switch path {
-	case "api", "doc", "misc", "test":
-		return true
-	}
-	return filepath.Base(path) == "testdata" || strings.HasSuffix(path, "_test.go")
 }
 
 // layerDir is where the layer that is made from what key says is cached.
