@@ -24,24 +24,32 @@ func (m *Manager) lock(ctx context.Context) (unlock func(), err error) {
 	})
 }
 
-// checkOwner refuses to touch a stack that runs for another checkout. Remains
-// of a checkout that is gone, or of a stack that doesn't run, are anybody's.
-func checkOwner(s stackenv.Stack, runs bool) error {
+// owner returns the folder that number s.Number belongs to; s.Dir if it is free.
+func owner(s stackenv.Stack) (string, error) {
 	text, err := os.ReadFile(ownerFile(s))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return s.Dir, nil
 	}
 	if err != nil {
-		return fmt.Errorf("find out whose stack %d is: %w", s.Number, err)
+		return "", fmt.Errorf("find out whose stack %d is: %w", s.Number, err)
 	}
-	owner := strings.TrimSpace(string(text))
-	if owner == s.Dir || !runs {
-		return nil
-	}
-	if _, err := os.Stat(owner); errors.Is(err, fs.ErrNotExist) {
+	return strings.TrimSpace(string(text)), nil
+}
+
+// checkOwner refuses to touch a stack that runs for another checkout. Remains
+// of a checkout that is gone, or of a stack that doesn't run, are anybody's.
+func checkOwner(s stackenv.Stack, owner string, runs bool) error {
+	if owner == s.Dir || !runs || !checkoutExists(owner) {
 		return nil
 	}
 	return fmt.Errorf("stack %d belongs to %s: take it down there, or choose another number in PODLANE_STACK", s.Number, owner)
+}
+
+// checkoutExists doesn't look for the stack's folder itself: what is mounted in
+// it outlives the attempt to remove the checkout.
+func checkoutExists(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "..", "..", "go.mod"))
+	return err == nil
 }
 
 // takeOwnership makes s the owner.

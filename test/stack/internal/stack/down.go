@@ -26,10 +26,14 @@ func (m *Manager) Down(ctx context.Context, purge bool) error {
 		return err
 	}
 	defer unlock()
-	if err := checkOwner(m.Stack, running(m.known())); err != nil {
+	owner, err := owner(m.Stack)
+	if err != nil {
 		return err
 	}
-	if err := m.clear(ctx); err != nil {
+	if err := checkOwner(m.Stack, owner, running(m.known())); err != nil {
+		return err
+	}
+	if err := m.clear(ctx, owner); err != nil {
 		return err
 	}
 	if purge {
@@ -45,7 +49,8 @@ func (m *Manager) Down(ctx context.Context, purge bool) error {
 const containerdGrace = 5 * time.Second
 
 // clear ends every process of the stack and removes all state of the cluster.
-func (m *Manager) clear(ctx context.Context) error {
+// Owner is whose cluster it is: if not ours, then one that nobody misses.
+func (m *Manager) clear(ctx context.Context, owner string) error {
 	list := m.known()
 	// The kubelet comes first: it would start anew what ends under its eyes.
 	// Nothing of etcd's data will be read again, so nobody needs to say goodbye.
@@ -61,21 +66,32 @@ func (m *Manager) clear(ctx context.Context) error {
 		return err
 	}
 	s := m.Stack
-	if err := host.UnmountBelow(s.Dir, s.RunDir); err != nil {
+	if err := host.UnmountBelow(s.Dir, s.RunDir, owner); err != nil {
 		return err
 	}
 	if err := host.RemoveBridge(ctx, s.Bridge); err != nil {
 		return err
 	}
-	if err := removeLogLinks(filepath.Join(s.Dir, "pod-logs")); err != nil {
+	if owner != s.Dir {
+		if err := removeCluster(owner); err != nil {
+			return err
+		}
+	}
+	return errors.Join(removeCluster(s.Dir), os.RemoveAll(s.RunDir))
+}
+
+// removeCluster removes a cluster's objects and pods from a stack's folder.
+func removeCluster(dir string) error {
+	podLogs := filepath.Join(dir, "pod-logs")
+	if err := removeLogLinks(podLogs); err != nil {
 		return err
 	}
 	// The audit log is about objects that are gone with the cluster.
-	gone, err := filepath.Glob(filepath.Join(s.LogDir, "audit*.log"))
+	gone, err := filepath.Glob(filepath.Join(dir, "log", "audit*.log"))
 	if err != nil {
 		return err
 	}
-	gone = append(gone, s.RunDir, filepath.Join(s.Dir, "etcd"), filepath.Join(s.Dir, "kubelet"), filepath.Join(s.Dir, "pod-logs"))
+	gone = append(gone, podLogs, filepath.Join(dir, "etcd"), filepath.Join(dir, "kubelet"))
 	for _, path := range gone {
 		if err := os.RemoveAll(path); err != nil {
 			return err

@@ -18,7 +18,11 @@ func (m *Manager) Restart(ctx context.Context, name string) error {
 	}
 	defer unlock()
 	list := m.known()
-	if err := checkOwner(m.Stack, running(list)); err != nil {
+	owner, err := owner(m.Stack)
+	if err != nil {
+		return err
+	}
+	if err := checkOwner(m.Stack, owner, running(list)); err != nil {
 		return err
 	}
 	var names []string

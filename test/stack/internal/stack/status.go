@@ -14,7 +14,11 @@ const statusLimit = 5 * time.Second
 // Status writes a line for each part and returns whether all is well.
 func (m *Manager) Status(ctx context.Context, out io.Writer) (bool, error) {
 	list := m.known()
-	if err := checkOwner(m.Stack, running(list)); err != nil {
+	owner, err := owner(m.Stack)
+	if err != nil {
+		return false, err
+	}
+	if err := checkOwner(m.Stack, owner, running(list)); err != nil {
 		return false, err
 	}
 	ok := true

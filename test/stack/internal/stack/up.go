@@ -35,20 +35,25 @@ func (m *Manager) Up(ctx context.Context) error {
 	}
 	defer unlock()
 	runs := running(m.known())
-	if err := checkOwner(m.Stack, runs); err != nil {
+	owner, err := owner(m.Stack)
+	if err != nil {
 		return err
 	}
-	if !runs {
+	if err := checkOwner(m.Stack, owner, runs); err != nil {
+		return err
+	}
+	fresh := !runs || owner != m.Stack.Dir
+	if fresh {
 		// A cluster that doesn't run starts empty: pods that only containerd
 		// remembers would confuse a kubelet whose API server doesn't.
-		if err := m.clear(ctx); err != nil {
+		if err := m.clear(ctx, owner); err != nil {
 			return fmt.Errorf("clear what an earlier stack has left: %w", err)
 		}
 	}
 	if err := takeOwnership(m.Stack); err != nil {
 		return err
 	}
-	return m.up(ctx, !runs)
+	return m.up(ctx, fresh)
 }
 
 func (m *Manager) up(ctx context.Context, fresh bool) error {
