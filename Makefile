@@ -15,13 +15,13 @@ build: ## bin/podlane with its four names, bin/podlane-helper
 	for stage in config prepare run cleanup; do ln -sf podlane bin/podlane-$$stage; done
 
 test: unit up ## everything: unit tests, then end to end on the test bed (sets itself up)
-	$(GO) test -count=1 -timeout 30m ./test/e2e/...
+	$(GO) test -count=1 -parallel 8 -timeout 30m ./test/e2e/...
 
 unit: ## tests that need nothing but Go
 	$(GO) test $$($(GO) list ./... | grep -v /test/e2e)
 
 e2e: build ## end to end on the cluster in KUBECONFIG; see docs/testing.md
-	$(GO) test -count=1 -timeout 60m ./test/e2e/... -cluster
+	$(GO) test -count=1 -parallel 8 -timeout 60m ./test/e2e/... -cluster
 
 demo: up ## run the example pipeline and show it
 	$(GO) run ./test/demo

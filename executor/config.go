@@ -23,7 +23,6 @@ func (s *Stage) Config(out io.Writer) error {
 	}
 	answer := api.ConfigExecOutput{
 		Driver:    &api.DriverInfo{Name: new("podlane"), Version: new(version.String())},
-		Hostname:  new(pod.Name(s.Job)),
 		BuildsDir: &s.Settings.Job.BuildsDir,
 		CacheDir:  &s.Settings.Job.CacheDir,
 		// Each job has a pod of its own, so the project's folder need not hold

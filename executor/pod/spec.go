@@ -214,7 +214,7 @@ func serviceContainer(svc Service, pod string, s *settings.Settings) corev1.Cont
 
 func envSecret(meta metav1.ObjectMeta, svc Service) *corev1.Secret {
 	return &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: meta.Name + "-" + svc.Container, Namespace: meta.Namespace, Labels: meta.Labels},
+		ObjectMeta: metav1.ObjectMeta{Name: meta.Name + "-" + svc.Container, Namespace: meta.Namespace, Labels: meta.Labels, Annotations: meta.Annotations},
 		Type:       corev1.SecretTypeOpaque,
 		StringData: svc.Env,
 	}
@@ -222,7 +222,7 @@ func envSecret(meta metav1.ObjectMeta, svc Service) *corev1.Secret {
 
 func pullSecret(meta metav1.ObjectMeta, config []byte) *corev1.Secret {
 	return &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: meta.Name + "-pull", Namespace: meta.Namespace, Labels: meta.Labels},
+		ObjectMeta: metav1.ObjectMeta{Name: meta.Name + "-pull", Namespace: meta.Namespace, Labels: meta.Labels, Annotations: meta.Annotations},
 		Type:       corev1.SecretTypeDockerConfigJson,
 		Data:       map[string][]byte{corev1.DockerConfigJsonKey: config},
 	}

@@ -1,0 +1,183 @@
+// Package bed puts the pieces together that the end-to-end tests, the demo and
+// the bench need: a simulated GitLab that pods can reach, a runner that calls
+// the real podlane, and the cluster of the running test stack.
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"podlane/test/gitlabsim"
+	"podlane/test/runnersim"
+	"podlane/test/stack/stackenv"
+)
+
+// Options of a bed. Zero values are fine.
+type Options struct {
+	// Root is a folder inside the checkout.
+	Root string
+	// Environ is the process's environment: PODLANE_STACK, GITLAB_RUNNER and
+	// what podlane inherits.
+	Environ []string
+	// Settings is TOML that is merged over the bed's own podlane.toml, table by
+	// table: see Settings.
+	Settings Settings
+	// Concurrent is how many jobs the runner takes at once; 4 if 0.
+	Concurrent int
+	// Log gets the runner's own log.
+	Log io.Writer
+	// Hooks look at the driver calls of the simulated runner.
+	Hooks runnersim.Hooks
+	// Tune changes the runner's configuration before it starts.
+	Tune func(*runnersim.Config)
+}
+
+// Bed is a running bed.
+type Bed struct {
+	Stack  stackenv.Stack
+	GitLab *gitlabsim.Server
+	Kube   *Kube
+	// Dir holds the runner's temporary files and podlane.toml.
+	Dir string
+	// Podlane is the program under test, Config its settings.
+	Podlane, Config string
+
+	stop   context.CancelFunc
+	runner sync.WaitGroup
+	err    error
+}
+
+// Start starts a GitLab and a runner against the stack that PODLANE_STACK
+// names, which must be up.
+func Start(ctx context.Context, o Options) (b *Bed, err error) {
+	stack, err := findStack(o)
+	if err != nil {
+		return nil, err
+	}
+	b = &Bed{Stack: stack, Podlane: filepath.Join(stack.Root, "bin", "podlane")}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}()
+	if b.Kube, err = connect(stack.AdminKubeconfig, stackenv.Namespace); err != nil {
+		return b, err
+	}
+	if b.Dir, err = os.MkdirTemp("", "podlane-bed-"); err != nil {
+		return b, err
+	}
+	b.Config = filepath.Join(b.Dir, "podlane.toml")
+	if err := os.WriteFile(b.Config, []byte(b.settings(o.Settings)), 0o600); err != nil {
+		return b, err
+	}
+	if b.GitLab, err = gitlabsim.Start(ctx, gitlabsim.Options{Addr: stack.BridgeIP + ":0", UpdateInterval: time.Second}); err != nil {
+		return b, err
+	}
+	return b, b.startRunner(ctx, o)
+}
+
+func findStack(o Options) (stackenv.Stack, error) {
+	root, err := stackenv.FindRoot(o.Root)
+	if err != nil {
+		return stackenv.Stack{}, err
+	}
+	number, err := stackenv.ParseNumber(lookup(o.Environ, "PODLANE_STACK"))
+	if err != nil {
+		return stackenv.Stack{}, err
+	}
+	stack, err := stackenv.New(root, number)
+	if err != nil {
+		return stack, err
+	}
+	for _, file := range []string{stack.ProductKubeconfig, filepath.Join(root, "bin", "podlane")} {
+		if _, err := os.Stat(file); err != nil {
+			return stack, fmt.Errorf("the test bed is not up: %w; hint: make up", err)
+		}
+	}
+	return stack, nil
+}
+
+// startRunner starts the runner: GITLAB_RUNNER if that names one, else the
+// simulated one.
+func (b *Bed) startRunner(ctx context.Context, o Options) error {
+	call := func(stage string) []string { return []string{stage} }
+	config := runnersim.Config{
+		URL:        b.GitLab.URL(),
+		Token:      b.GitLab.RunnerToken(),
+		Name:       "test runner",
+		Concurrent: max(o.Concurrent, 1),
+		TempDir:    b.Dir,
+		Environ:    append(o.Environ[:len(o.Environ):len(o.Environ)], "PODLANE_CONFIG="+b.Config),
+		Custom: runnersim.Custom{
+			ConfigExec: b.Podlane, ConfigArgs: call("config"),
+			PrepareExec: b.Podlane, PrepareArgs: call("prepare"),
+			RunExec: b.Podlane, RunArgs: call("run"),
+			CleanupExec: b.Podlane, CleanupArgs: call("cleanup"), CleanupTimeout: 90 * time.Second,
+			GracefulKillTimeout: time.Minute,
+		},
+		CheckInterval:  200 * time.Millisecond,
+		UpdateInterval: 200 * time.Millisecond,
+		Log:            o.Log,
+		Hooks:          o.Hooks,
+	}
+	if o.Concurrent == 0 {
+		config.Concurrent = 4
+	}
+	if config.Log == nil {
+		config.Log = io.Discard
+	}
+	if o.Tune != nil {
+		o.Tune(&config)
+	}
+	runner, err := runnersim.Open(lookup(o.Environ, "GITLAB_RUNNER"), config)
+	if err != nil {
+		return err
+	}
+	ctx, b.stop = context.WithCancel(context.WithoutCancel(ctx))
+	b.runner.Go(func() { b.err = runner.Run(ctx) })
+	return nil
+}
+
+// Close stops the runner, which cleans up after its jobs, and GitLab.
+func (b *Bed) Close() error {
+	if b.stop != nil {
+		b.stop()
+		b.runner.Wait()
+	}
+	var err error
+	if b.GitLab != nil {
+		err = b.GitLab.Close()
+	}
+	if b.Dir != "" {
+		err = errors.Join(err, os.RemoveAll(b.Dir))
+	}
+	return errors.Join(b.err, err)
+}
+
+// Call runs a stage of podlane by hand, as people on call do, for the job
+// whose response is in dir/response.json.
+func (b *Bed) Call(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, b.Podlane, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PODLANE_CONFIG="+b.Config, "TMPDIR="+dir,
+		"JOB_RESPONSE_FILE="+filepath.Join(dir, "response.json"), "BUILD_EXIT_CODE_FILE="+filepath.Join(dir, "build_exit_code"))
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func lookup(environ []string, key string) string {
+	for i := len(environ) - 1; i >= 0; i-- {
+		if value, ok := strings.CutPrefix(environ[i], key+"="); ok {
+			return value
+		}
+	}
+	return ""
+}

@@ -1,0 +1,82 @@
+package bed
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Kube looks at the cluster as an administrator: for assertions, never for the
+// product.
+type Kube struct {
+	rest      rest.Interface
+	params    runtime.ParameterCodec
+	namespace string
+}
+
+func connect(kubeconfig, namespace string) (*Kube, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	config.GroupVersion = &corev1.SchemeGroupVersion
+	config.APIPath = "/api"
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.QPS = -1
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, err
+	}
+	return &Kube{rest: client, params: runtime.NewParameterCodec(scheme), namespace: namespace}, nil
+}
+
+// Pods lists podlane's pods: those of the job with that page, or all if jobURL
+// is empty.
+func (k *Kube) Pods(ctx context.Context, jobURL string) ([]corev1.Pod, error) {
+	var list corev1.PodList
+	err := k.list(ctx, "pods", &list)
+	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return isAnothers(p.Annotations, jobURL) }), err
+}
+
+// Secrets lists podlane's secrets in the same way.
+func (k *Kube) Secrets(ctx context.Context, jobURL string) ([]corev1.Secret, error) {
+	var list corev1.SecretList
+	err := k.list(ctx, "secrets", &list)
+	return slices.DeleteFunc(list.Items, func(s corev1.Secret) bool { return isAnothers(s.Annotations, jobURL) }), err
+}
+
+func isAnothers(annotations map[string]string, jobURL string) bool {
+	return jobURL != "" && annotations["podlane/job-url"] != jobURL
+}
+
+func (k *Kube) list(ctx context.Context, resource string, into runtime.Object) error {
+	return k.rest.Get().Namespace(k.namespace).Resource(resource).
+		VersionedParams(&metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=podlane"}, k.params).Do(ctx).Into(into)
+}
+
+// DeletePod deletes a pod at once, as an eviction or a person would.
+func (k *Kube) DeletePod(ctx context.Context, name string) error {
+	grace := int64(0)
+	return k.rest.Delete().Namespace(k.namespace).Resource("pods").Name(name).Body(&metav1.DeleteOptions{GracePeriodSeconds: &grace}).Do(ctx).Error()
+}
+
+// CreateQuota limits the namespace to a number of pods; the function that is
+// returned takes it away.
+func (k *Kube) CreateQuota(ctx context.Context, quota *corev1.ResourceQuota) (remove func(context.Context) error, err error) {
+	err = k.rest.Post().Namespace(k.namespace).Resource("resourcequotas").Body(quota).Do(ctx).Error()
+	return func(ctx context.Context) error {
+		return k.rest.Delete().Namespace(k.namespace).Resource("resourcequotas").Name(quota.Name).Do(ctx).Error()
+	}, err
+}

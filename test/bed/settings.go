@@ -1,0 +1,45 @@
+package bed
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"podlane/test/stack/stackenv"
+)
+
+// Settings are tables of podlane.toml: table, key, value in TOML's notation.
+type Settings map[string]map[string]string
+
+// settings writes podlane.toml for the stack, with the given values in the
+// place of the bed's own.
+func (b *Bed) settings(over Settings) string {
+	all := Settings{
+		"kubernetes": {"kubeconfig": quote(b.Stack.ProductKubeconfig), "namespace": quote(stackenv.Namespace)},
+		"job": {
+			"image":        quote(stackenv.ImageJob),
+			"helper_image": quote(stackenv.ImageHelper),
+			"cancel_grace": quote("3s"),
+		},
+		// The machine is small: jobs must not wait for each other's requests.
+		"resources.build":  {"cpu_request": quote("10m"), "memory_request": quote("16Mi")},
+		"resources.helper": {"cpu_request": quote("10m"), "memory_request": quote("16Mi")},
+	}
+	for table, values := range over {
+		if all[table] == nil {
+			all[table] = map[string]string{}
+		}
+		maps.Copy(all[table], values)
+	}
+	var text strings.Builder
+	for _, table := range slices.Sorted(maps.Keys(all)) {
+		fmt.Fprintf(&text, "[%s]\n", table)
+		for _, key := range slices.Sorted(maps.Keys(all[table])) {
+			fmt.Fprintf(&text, "%s = %s\n", key, all[table][key])
+		}
+	}
+	return text.String()
+}
+
+func quote(s string) string { return fmt.Sprintf("%q", s) }
