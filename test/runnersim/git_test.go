@@ -11,20 +11,17 @@ import (
 	"testing"
 )
 
-// gitHost is a folder of bare repositories behind the fake GitLab's URL.
-type gitHost struct {
-	b   *bed
-	dir string
-}
+// gitHost is a folder of bare repositories.
+type gitHost struct{ dir string }
 
-// serveGit lets in who has the job's token.
-func serveGit(t *testing.T, b *bed) *gitHost {
+// serve makes the repositories part of a bed's GitLab, for whoever has the
+// job's token.
+func (g *gitHost) serve(t *testing.T, b *bed) {
 	t.Helper()
 	exe, err := exec.Command("git", "--exec-path").Output()
 	if err != nil {
-		t.Skip("no git")
+		t.Fatal(err)
 	}
-	g := &gitHost{b: b, dir: t.TempDir()}
 	backend := &cgi.Handler{
 		Path: filepath.Join(strings.TrimSpace(string(exe)), "git-http-backend"),
 		Env:  []string{"GIT_PROJECT_ROOT=" + g.dir, "GIT_HTTP_EXPORT_ALL=1", "PATH=" + os.Getenv("PATH")},
@@ -37,7 +34,6 @@ func serveGit(t *testing.T, b *bed) *gitHost {
 		}
 		backend.ServeHTTP(w, r)
 	})
-	return g
 }
 
 func (g *gitHost) git(t *testing.T, dir string, args ...string) string {
@@ -77,9 +73,10 @@ func (g *gitHost) repository(t *testing.T, name string, commits int, submodules 
 	return g.git(t, work, "rev-parse", "HEAD")
 }
 
-func (g *gitHost) job(t *testing.T, name, sha string, depth int, script ...string) map[string]any {
+// gitJob is a job of group/app.
+func gitJob(t *testing.T, b *bed, sha string, depth int, script ...string) map[string]any {
 	t.Helper()
-	u, err := url.Parse(g.b.URL + "/group/" + name + ".git")
+	u, err := url.Parse(b.URL + "/group/app.git")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,8 +91,7 @@ func (g *gitHost) job(t *testing.T, name, sha string, depth int, script ...strin
 }
 
 func TestGit(t *testing.T) {
-	b := newBed(t)
-	g := serveGit(t, b)
+	g := &gitHost{t.TempDir()}
 	g.repository(t, "deep", 1)
 	g.repository(t, "lib", 1, "deep")
 	sha := g.repository(t, "app", 5, "lib")
@@ -139,17 +135,19 @@ func TestGit(t *testing.T) {
 		"empty": {
 			vars:   []map[string]any{variable("GIT_STRATEGY", "empty")},
 			script: []string{"echo files: $(ls -A | wc -l) in $CI_PROJECT_DIR"},
-			want:   []string{"Skipping Git repository setup and creating an empty build directory", "files: 0 in " + b.dir + "/builds/group/app-empty\n"},
+			want:   []string{"Skipping Git repository setup and creating an empty build directory", "files: 0 in /", "/builds/group/app-empty\n"},
 		},
 	}
 	for _, shell := range []string{"bash", "sh"} {
 		for name, c := range cases {
 			t.Run(shell+", "+name, func(t *testing.T) {
-				b := *b
+				t.Parallel()
+				b := newBed(t)
+				g.serve(t, b)
 				if shell == "sh" {
 					b.cfg.Environ = append([]string{"DRIVER_SHELL=sh", "DRIVER_SH=busybox ash"}, b.cfg.Environ...)
 				}
-				job := g.job(t, "app", sha, c.depth, c.script...)
+				job := gitJob(t, b, sha, c.depth, c.script...)
 				addVariables(job, c.vars...)
 				log, last := b.runOne(t, job)
 				if last["state"] != "success" {
@@ -173,26 +171,28 @@ func TestGit(t *testing.T) {
 
 // TestGitAgain has a second job find the first one's checkout.
 func TestGitAgain(t *testing.T) {
-	b := newBed(t)
-	g := serveGit(t, b)
+	b, g := newBed(t), &gitHost{t.TempDir()}
+	g.serve(t, b)
 	sha := g.repository(t, "app", 2)
-	fetch := variable("GIT_STRATEGY", "fetch")
+	b.start(t)
 	for n, want := range []string{"Created fresh repository.", "left: no"} {
-		job := g.job(t, "app", sha, 1, "echo left: $(test -e untracked && echo yes || echo no)", "touch untracked .git/index.lock", "cat file; echo")
-		addVariables(job, fetch)
-		log, last := b.runOne(t, job)
+		job := gitJob(t, b, sha, 1, "echo left: $(test -e untracked && echo yes || echo no)", "touch untracked .git/index.lock", "cat file; echo")
+		addVariables(job, variable("GIT_STRATEGY", "fetch"))
+		id := int64(n + 1)
+		b.add(id, job)
+		log, last := b.wait(t, id)
 		if last["state"] != "success" || !strings.Contains(log, want) || !strings.Contains(log, "\napp!\n") {
-			t.Errorf("job %d ended as %v, log:\n%s", n+1, last["state"], readable(log))
+			t.Errorf("job %d ended as %v, log:\n%s", id, last["state"], readable(log))
 		}
 	}
 }
 
-// TestGitRetry has GitLab refuse the first fetch.
+// TestGitRetry has the first get_sources fail.
 func TestGitRetry(t *testing.T) {
-	b := newBed(t)
-	g := serveGit(t, b)
+	b, g := newBed(t), &gitHost{t.TempDir()}
+	g.serve(t, b)
 	sha := g.repository(t, "app", 1)
-	job := g.job(t, "app", sha, 1, "cat file; echo")
+	job := gitJob(t, b, sha, 1, "cat file; echo")
 	addVariables(job, variable("GET_SOURCES_ATTEMPTS", "2"))
 	b.write(t, "fail-get_sources", `rm "$DRIVER_DIR/fail-get_sources"; exit 1`)
 	log, last := b.runOne(t, job)

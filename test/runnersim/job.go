@@ -152,6 +152,7 @@ func (j *job) build(ctx, interrupt context.Context, a *attempt) error {
 	case <-ctx.Done():
 		err = j.ended(ctx)
 	case <-interrupt.Done():
+		stop()
 		err = &buildError{inner: errors.New("aborted: terminated"), reason: runnerInterrupted}
 	case err = <-finished:
 		if ctx.Err() != nil {
@@ -159,7 +160,6 @@ func (j *job) build(ctx, interrupt context.Context, a *attempt) error {
 		}
 		return err
 	}
-	stop()
 	select {
 	case <-finished:
 	case <-time.After(waitForBuild):

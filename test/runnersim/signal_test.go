@@ -222,7 +222,7 @@ func TestDormant(t *testing.T) {
 	b := newBed(t)
 	b.cfg.Custom.GracefulKillTimeout = 50 * time.Millisecond
 	b.cfg.Custom.ForceKillTimeout = 50 * time.Millisecond
-	b.write(t, "fail-build_script", `setsid sleep 3 & echo waiting; exit 0`)
+	b.write(t, "fail-build_script", `setsid sh -c 'echo waiting; sleep 3' & exit 0`)
 	onceSeen(b.add(1, newJob("true")), "waiting", "canceling")
 	var dormant error
 	b.cfg.Hooks.After = func(c *runnersim.Call) {
