@@ -57,7 +57,7 @@ func (j *Job) gitInfo() GitInfo {
 
 // repoURL is the repository's address with the job token in it.
 func (j *Job) repoURL() string {
-	return "http://gitlab-ci-token:" + j.Token + "@" + j.server.host() + "/" + j.Pipeline.Project.Path + ".git"
+	return "http://gitlab-ci-token:" + j.Token + "@" + j.server.host() + j.Pipeline.Project.urlPath() + ".git"
 }
 
 func (j *Job) steps() []Step {

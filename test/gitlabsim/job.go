@@ -277,8 +277,10 @@ func (j *Job) WaitStarted(ctx context.Context) error {
 // WaitOutput returns when the log contains text, or with an error if the job
 // ends without.
 func (j *Job) WaitOutput(ctx context.Context, text string) error {
+	var seen int64
 	return j.waitFor(ctx, fmt.Sprintf("output %q", text), func() (bool, error) {
-		log, err := j.Trace()
+		log, err := j.trace.read(seen)
+		seen += max(0, int64(len(log)-len(text))) // text may be cut by the end
 		return bytes.Contains(log, []byte(text)), err
 	})
 }

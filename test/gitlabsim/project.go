@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -126,7 +127,10 @@ func (p *Project) repo() string {
 }
 
 // URL is the project's page.
-func (p *Project) URL() string { return p.server.url + "/" + p.Path }
+func (p *Project) URL() string { return p.server.url + p.urlPath() }
+
+// urlPath escapes what GitLab wouldn't allow in a path but a test may want.
+func (p *Project) urlPath() string { return (&url.URL{Path: "/" + p.Path}).EscapedPath() }
 
 // Protected tells whether a branch or tag is protected.
 func (p *Project) Protected(ref string) bool {

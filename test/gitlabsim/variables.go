@@ -1,6 +1,8 @@
 package gitlabsim
 
 import (
+	"crypto/sha256"
+	"math/big"
 	"path"
 	"regexp"
 	"strconv"
@@ -84,7 +86,7 @@ func (j *Job) addPredefined(l *variableList) {
 	l.public("CI_NODE_TOTAL", "1")
 	if env := j.spec.Environment; env != nil {
 		l.public(
-			"CI_ENVIRONMENT_NAME", env.Name, "CI_ENVIRONMENT_SLUG", slug(env.Name),
+			"CI_ENVIRONMENT_NAME", env.Name, "CI_ENVIRONMENT_SLUG", environmentSlug(env.Name),
 			"CI_ENVIRONMENT_ACTION", env.action(), "CI_ENVIRONMENT_TIER", env.tier())
 		if env.URL != "" {
 			l.public("CI_ENVIRONMENT_URL", env.URL)
@@ -207,6 +209,24 @@ var notInSlug = regexp.MustCompile(`[^a-z0-9]`)
 func slug(text string) string {
 	s := notInSlug.ReplaceAllString(strings.ToLower(text), "-")
 	return strings.Trim(s[:min(len(s), 63)], "-")
+}
+
+var dashes = regexp.MustCompile(`-+`)
+
+// environmentSlug is GitLab's lib/gitlab/slug/environment.rb: at most 24
+// characters that fit a DNS name, with a suffix where the name had to change.
+func environmentSlug(name string) string {
+	s := notInSlug.ReplaceAllString(strings.ToLower(name), "-")
+	if s == "" || s[0] < 'a' || s[0] > 'z' {
+		s = "env-" + s
+	}
+	s = dashes.ReplaceAllString(s, "-")
+	if len(s) <= 24 && s == name {
+		return strings.TrimSuffix(s, "-")
+	}
+	sum := sha256.Sum256([]byte(name))
+	suffix := new(big.Int).SetBytes(sum[:]).Text(36)
+	return strings.TrimSuffix(s[:min(len(s), 17)], "-") + "-" + suffix[len(suffix)-6:]
 }
 
 // tagList is written as Ruby prints a list of strings.
