@@ -29,19 +29,13 @@ type Config struct {
 	// Dir is the job's project directory: the root that paths are relative to
 	// and that nothing leaves. Empty means the current directory.
 	Dir string
-	// Env holds the job's variables as "NAME=value", like os.Environ. They
-	// stand in for flags that the runner's scripts do not pass (see
-	// environment in flags.go) and are expanded in names and paths.
+	// Env holds the job's variables as "NAME=value", like os.Environ. Some
+	// stand in for flags that the runner's scripts do not pass (flags.go has
+	// the list), and names and paths may refer to all.
 	Env []string
 
 	// retryDelay is the wait before the second attempt; later ones wait longer.
 	retryDelay time.Duration
-}
-
-// Main runs one command in the current directory: args are the arguments after
-// the program's name. It returns the exit code, 0 or 1.
-func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	return Config{}.Main(ctx, args, stdout, stderr)
 }
 
 // Main runs one command: args are the arguments after the program's name. What

@@ -40,7 +40,7 @@ func newClient(c credentials, timeout, headerTimeout time.Duration, log lines) (
 		return nil, err
 	}
 	transport := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
+		Proxy:                 http.ProxyFromEnvironment, // HTTPS_PROXY and the like, as the runner has it
 		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:       tlsConfig(c, log),
 		ForceAttemptHTTP2:     true,

@@ -148,7 +148,10 @@ func TestHostileArchives(t *testing.T) {
 		write func(*testing.T, *zip.Writer)
 		want  string
 	}{
-		"parent":   {func(t *testing.T, z *zip.Writer) { addFile(t, z, "ok", 0o644, ""); addFile(t, z, "../evil", 0o644, "x") }, `archive refused: entry "../evil" leads out of the project directory`},
+		"parent": {func(t *testing.T, z *zip.Writer) {
+			addFile(t, z, "ok", 0o644, "")
+			addFile(t, z, "../evil", 0o644, "x")
+		}, `archive refused: entry "../evil" leads out of the project directory`},
 		"hidden":   {func(t *testing.T, z *zip.Writer) { addFile(t, z, "a/../../evil", 0o644, "x") }, "archive refused"},
 		"absolute": {func(t *testing.T, z *zip.Writer) { addFile(t, z, "/evil", 0o644, "x") }, "archive refused"},
 		"no name":  {func(t *testing.T, z *zip.Writer) { addFile(t, z, "", 0o644, "x") }, "archive refused"},

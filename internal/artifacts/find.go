@@ -39,7 +39,7 @@ type finder struct {
 	log      lines
 	exclude  []string
 	found    map[string]fs.FileMode
-	excluded map[string]int // by pattern
+	excluded map[string]int  // by pattern
 	visited  map[string]bool // by the path that is being looked up
 }
 

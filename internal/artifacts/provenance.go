@@ -20,7 +20,7 @@ import (
 // a SLSA statement (artifact_metadata.go).
 type provenance struct {
 	wanted                                    bool
-	runnerID, repoURL, repoDigest string
+	runnerID, repoURL, repoDigest             string
 	jobName, executorName, runnerName, schema string
 	parameters                                stringList
 	startedAt, endedAt                        string
