@@ -47,7 +47,7 @@ type starter struct {
 	latest     string    // why we are still waiting
 	pullFails  time.Time // since when pulls have been failing
 	quickUntil time.Time // until when to probe without being told
-	reached    bool      // podlane-helper has answered
+	pulling    int       // images that are being pulled
 }
 
 // WaitReady returns when both containers of ours answer and the services with
@@ -89,6 +89,7 @@ func (c *Client) WaitReady(ctx context.Context, pod *corev1.Pod, services []Serv
 			}
 		case err := <-ready:
 			w.phases.Ready = time.Since(w.began)
+			w.hearPulled(events)
 			return w.phases, err
 		}
 	}
@@ -98,6 +99,24 @@ func poke(probe chan<- struct{}) {
 	select {
 	case probe <- struct{}{}:
 	default:
+	}
+}
+
+// eventLag is how far behind the cluster's events may be: the kubelet sends
+// them one after the other, on a busy node 50 ms apart.
+const eventLag = 300 * time.Millisecond
+
+// hearPulled waits a moment for the end of pulls whose beginning the log shows,
+// so that it shows how long they took.
+func (w *starter) hearPulled(events <-chan *corev1.Event) {
+	deadline := time.After(eventLag)
+	for w.pulling > 0 {
+		select {
+		case e := <-events:
+			w.hear(e)
+		case <-deadline:
+			return
+		}
 	}
 }
 
@@ -172,13 +191,14 @@ func (w *starter) serviceEnded(s corev1.ContainerStatus, image string) *Failure 
 			continue
 		}
 		w.said["ended "+s.Name] = true
+		w.client.ReportService(context.Background(), w.pod.Name, svc, s.State.Terminated)
+		if len(svc.Ports) == 0 {
+			continue
+		}
 		if f := endedFailure(s.Name, image, s.State.Terminated); f.Reason == "invalid service" {
 			return f
 		}
-		w.client.ReportService(context.Background(), w.pod.Name, svc, s.State.Terminated)
-		if len(svc.Ports) > 0 {
-			return &Failure{Reason: "service failed", Detail: fmt.Sprintf("%s %s before it answered on port %d", svc.Name, endedHow(s.State.Terminated), svc.Ports[0])}
-		}
+		return &Failure{Reason: "service failed", Detail: fmt.Sprintf("%s %s before it answered on port %d", svc.Name, endedHow(s.State.Terminated), svc.Ports[0])}
 	}
 	return nil
 }
@@ -190,10 +210,12 @@ func (w *starter) hear(e *corev1.Event) (started bool) {
 	switch e.Reason {
 	case "Pulling":
 		w.latest = "images are being pulled"
+		w.pulling++
 		w.sayOnce("pulling image %s", quoted(e.Message))
 	case "Pulled":
 		w.phases.Pulled = time.Since(w.began)
 		if took := pullTime.FindStringSubmatch(e.Message); took != nil {
+			w.pulling--
 			w.sayOnce("pulled image %s in %s", quoted(e.Message), took[1])
 		}
 	case "Started":
@@ -334,14 +356,14 @@ func (l *lineWriter) Write(p []byte) (int, error) {
 // ReportService writes a line about a service that has ended, and its last
 // lines of output.
 func (c *Client) ReportService(ctx context.Context, pod string, svc Service, t *corev1.ContainerStateTerminated) {
-	c.log.Warnf("service %s %s; its last lines:", svc.Name, endedHow(t))
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	text, err := c.Logs(ctx, pod, svc.Container, 10, 16<<10)
-	if err != nil {
-		c.log.Linef("  (no log: %v)", err)
+	if err != nil || text == "" {
+		c.log.Warnf("service %s %s, without output", svc.Name, endedHow(t))
 		return
 	}
+	c.log.Warnf("service %s %s; its last lines:", svc.Name, endedHow(t))
 	for scanner := bufio.NewScanner(strings.NewReader(text)); scanner.Scan(); {
 		c.log.Linef("  %s", scanner.Text())
 	}

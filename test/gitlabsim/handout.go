@@ -2,6 +2,7 @@ package gitlabsim
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -44,15 +45,27 @@ func (s *Server) jobInfo(job *Job) JobInfo {
 }
 
 func (j *Job) gitInfo() GitInfo {
-	depth := defaultDepth
-	if j.spec.FullClone {
-		depth = 0
-	}
+	depth := j.depth()
 	return GitInfo{
 		RepoURL: j.repoURL(), RepoObjectFormat: "sha1", Ref: j.Pipeline.Ref, SHA: j.Pipeline.SHA,
 		BeforeSHA: j.Pipeline.commit.before, RefType: j.Pipeline.refType(),
 		Refspecs: j.Pipeline.refspecs(depth), Depth: depth, Protected: j.Pipeline.Protected,
 	}
+}
+
+// depth is the variable GIT_DEPTH if the job or its project sets that (GitLab
+// app/presenters/ci/build_runner_presenter.rb, git_depth).
+func (j *Job) depth() int {
+	if j.spec.FullClone {
+		return 0
+	}
+	depth := defaultDepth
+	for _, v := range slices.Concat(j.Pipeline.Project.Variables, j.spec.Variables) {
+		if n, err := strconv.Atoi(v.Value); v.Key == "GIT_DEPTH" && err == nil {
+			depth = n
+		}
+	}
+	return depth
 }
 
 // repoURL is the repository's address with the job token in it.
