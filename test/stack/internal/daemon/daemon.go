@@ -61,7 +61,7 @@ func (d Daemon) Start() error {
 }
 
 func (d Daemon) start() error {
-	print, err := d.fingerprint()
+	fingerprint, err := d.fingerprint()
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (d Daemon) start() error {
 		// readable and says "not running".
 		id = identity{pid: cmd.Process.Pid, boot: "ended"}
 	}
-	if err := (record{id: id, fingerprint: print}).write(d.PidFile); err != nil {
+	if err := (record{id: id, fingerprint: fingerprint}).write(d.PidFile); err != nil {
 		return errors.Join(err, cmd.Process.Kill())
 	}
 	return cmd.Process.Release()
@@ -101,14 +101,13 @@ func (d Daemon) start() error {
 // Stop asks the daemon to end, waits up to grace, then kills it. One that
 // doesn't run is fine.
 func (d Daemon) Stop(ctx context.Context, grace time.Duration) error {
-	if err := StopRecorded(ctx, d.PidFile, grace); err != nil {
+	if err := stopRecorded(ctx, d.PidFile, grace); err != nil {
 		return fmt.Errorf("stop %s: %w", d.Name, err)
 	}
 	return nil
 }
 
-// StopRecorded is Stop for whoever knows the pid file only.
-func StopRecorded(ctx context.Context, pidFile string, grace time.Duration) error {
+func stopRecorded(ctx context.Context, pidFile string, grace time.Duration) error {
 	r, ok, err := readRecord(pidFile)
 	if err != nil {
 		return err

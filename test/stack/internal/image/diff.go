@@ -14,11 +14,11 @@ type Snapshot map[string]string
 func Take(entries []Entry) (Snapshot, error) {
 	s := Snapshot{}
 	for _, e := range entries {
-		print, err := e.fingerprint()
+		fingerprint, err := e.fingerprint()
 		if err != nil {
 			return nil, err
 		}
-		s[e.Name] = print
+		s[e.Name] = fingerprint
 	}
 	return s, nil
 }
@@ -28,11 +28,11 @@ func Take(entries []Entry) (Snapshot, error) {
 func (s Snapshot) Since(entries []Entry) ([]Entry, error) {
 	var out []Entry
 	for _, e := range entries {
-		print, err := e.fingerprint()
+		fingerprint, err := e.fingerprint()
 		if err != nil {
 			return nil, err
 		}
-		if s[e.Name] != print {
+		if s[e.Name] != fingerprint {
 			out = append(out, e)
 		}
 	}

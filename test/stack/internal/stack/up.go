@@ -64,6 +64,9 @@ func (m *Manager) up(ctx context.Context, fresh bool) error {
 	if err != nil {
 		return err
 	}
+	// Whoever works on podlane-helper has a cluster all the same, and is told at
+	// the end that it runs an old one.
+	helperErr := m.buildHelper(ctx)
 	if err := errors.Join(writeConfig(m.Stack), ensurePassword(m.Stack.RegistryPasswordFile)); err != nil {
 		return err
 	}
@@ -100,6 +103,9 @@ func (m *Manager) up(ctx context.Context, fresh bool) error {
 	}
 	if err := cluster.complete(ctx, list); err != nil {
 		return err
+	}
+	if helperErr != nil {
+		return fmt.Errorf("the stack is up, but its images have no new podlane-helper: %w", helperErr)
 	}
 	m.say("up: KUBECONFIG=%s", m.Stack.AdminKubeconfig)
 	return nil
@@ -141,17 +147,21 @@ func (m *Manager) build(ctx context.Context) (programs, error) {
 	if err != nil {
 		return programs{}, fmt.Errorf("build programs for images: %w", err)
 	}
-	if err := m.buildHelper(ctx); err != nil {
-		return programs{}, err
-	}
 	return programs{kube: paths["kube"], etcd: paths["etcd"], dir: m.binDir()}, nil
 }
 
+// buildHelper builds podlane-helper. If that fails, the one built before stays,
+// and if there is none, a program that does nothing takes its place.
 func (m *Manager) buildHelper(ctx context.Context) error {
-	if err := build.Programs(ctx, m.Stack.Root, m.binDir(), "./cmd/podlane-helper"); err != nil {
-		return fmt.Errorf("build podlane-helper: %w", err)
+	err := build.Programs(ctx, m.Stack.Root, m.binDir(), "./cmd/podlane-helper")
+	if err == nil {
+		return nil
 	}
-	return nil
+	helper := filepath.Join(m.binDir(), "podlane-helper")
+	if _, statErr := os.Stat(helper); errors.Is(statErr, fs.ErrNotExist) {
+		err = errors.Join(err, os.Link(filepath.Join(m.binDir(), "noshell"), helper))
+	}
+	return err
 }
 
 // ensure makes the named parts run as they should now.
