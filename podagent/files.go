@@ -26,33 +26,43 @@ func writeWhole(path string, content io.Reader, mode os.FileMode) error {
 	return os.Rename(tmp.Name(), path)
 }
 
-// lock opens a file and locks it, waiting if wait is set. ok is false if
-// somebody else has it. Closing the file unlocks it; so does the death of every
-// process that has it open.
-func lock(path string, wait bool) (f *os.File, ok bool, err error) {
-	f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+// lock opens a file and locks it, as flock(2) has it in how. Closing the file
+// unlocks it; so does the death of every process that has it open. The error
+// is unix.EWOULDBLOCK if how says not to wait and somebody else has it.
+func lock(path string, how int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	how := unix.LOCK_EX
-	if !wait {
-		how |= unix.LOCK_NB
+	if err := flock(f, how); err != nil {
+		f.Close()
+		return nil, err
 	}
+	return f, nil
+}
+
+func flock(f *os.File, how int) error {
 	for {
-		err = unix.Flock(int(f.Fd()), how)
+		err := unix.Flock(int(f.Fd()), how)
 		if !errors.Is(err, unix.EINTR) {
-			break
+			return os.NewSyscallError("flock", err)
 		}
 	}
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		f.Close()
-		return nil, false, nil
-	}
+}
+
+// isLocked tells whether somebody has a lock on an existing file that excludes
+// how: LOCK_SH asks for an exclusive one, LOCK_EX for any.
+func isLocked(path string, how int) (bool, error) {
+	f, err := os.Open(path)
 	if err != nil {
-		f.Close()
-		return nil, false, fmt.Errorf("lock %s: %w", path, err)
+		return false, err
 	}
-	return f, true, nil
+	defer f.Close()
+	err = flock(f, how|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
 }
 
 func readRecord(d stageDir) (*ExitRecord, error) {

@@ -7,101 +7,92 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // follow copies a stage's output from offset to w as it grows. It returns the
 // exit record once all output that belongs to the stage has been written, or
-// the failure that took its place. It waits by inotify: an idle stage costs
+// an error, a *StageError if the stage itself failed. An idle stage costs
 // nothing.
-func follow(ctx context.Context, dir stageDir, offset int64, w io.Writer) (*ExitRecord, *failure, error) {
-	changes, err := watchDir(string(dir))
+func follow(ctx context.Context, dir stageDir, offset int64, w io.Writer) (*ExitRecord, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changed := watch(ctx, dir)
+	over := supervisorGone(dir)
+	log, err := openAt(dir.log(), offset)
 	if err != nil {
-		return nil, nil, err
-	}
-	defer changes.Close()
-	defer context.AfterFunc(ctx, func() { _ = changes.SetReadDeadline(time.Unix(1, 0)) })()
-	log, err := os.Open(dir.log())
-	if err != nil {
-		return nil, nil, fmt.Errorf("open the stage's output: %w", err)
+		return nil, err
 	}
 	defer log.Close()
-	if _, err := log.Seek(offset, io.SeekStart); err != nil {
-		return nil, nil, fmt.Errorf("find the place to go on from: %w", err)
-	}
-
-	buf := make([]byte, 4096)
 	for {
-		// The record is looked for before the output is copied: what is in
-		// the log then is all there is.
-		record, failed, err := outcome(dir)
-		if err != nil {
-			return nil, nil, err
-		}
+		// The order matters: what is in the log once there is a record is all
+		// there is, and a supervisor leaves a record before it goes.
+		gone := isClosed(over)
+		record, failed := outcome(dir)
 		limit := int64(1 << 62)
 		if record != nil {
 			limit = record.OutputBytes
 		}
 		n, err := io.Copy(w, io.LimitReader(log, limit-offset))
 		offset += n
-		if err != nil {
-			return nil, nil, fmt.Errorf("pass on the stage's output: %w", err)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("pass on the stage's output: %w", err)
+		case record != nil || failed != nil:
+			return record, failed
+		case gone:
+			return nil, &StageError{Code: CodeLost, Reason: "the process that watched over the script was killed: out of memory, perhaps"}
 		}
-		if record != nil || failed != nil {
-			return record, failed, nil
-		}
-		if _, err := changes.Read(buf); err != nil {
-			return nil, nil, ctx.Err()
+		select {
+		case <-changed:
+		case <-over:
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 }
 
-// watchDir watches a folder for files that grow, appear or are closed. The
-// last of these also tells that the supervisor has been killed.
-func watchDir(dir string) (*os.File, error) {
-	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+// openAt opens a stage's output for reading from offset, up to which a client
+// says it has got it.
+func openAt(path string, offset int64) (*os.File, error) {
+	log, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("watch the stage's folder: %w", err)
+		return nil, fmt.Errorf("open the stage's output: %w", err)
 	}
-	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY|unix.IN_MOVED_TO|unix.IN_CLOSE_WRITE); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("watch the stage's folder: %w", err)
+	size, err := log.Seek(0, io.SeekEnd)
+	if err == nil && offset > size {
+		err = &StageError{Code: CodeProtocol, Reason: fmt.Sprintf("asked for the output from byte %d on: there are %d", offset, size)}
 	}
-	return os.NewFile(uintptr(fd), "inotify"), nil
-}
-
-// outcome tells how a stage has ended; three times nothing if it hasn't.
-func outcome(dir stageDir) (*ExitRecord, *failure, error) {
-	alive, err := supervisorAlive(dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	record, err := readRecord(dir)
 	if err == nil {
-		return record, nil, nil
+		_, err = log.Seek(offset, io.SeekStart)
 	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return nil, nil, err
+	if err != nil {
+		log.Close()
+		return nil, err
 	}
-	if data, err := os.ReadFile(dir.failed()); err == nil {
-		f := failure{Code: CodeInternal, Reason: "the stage failed"}
-		_ = json.Unmarshal(data, &f)
-		return nil, &f, nil
-	}
-	if !alive {
-		return nil, &failure{Code: CodeLost, Reason: "the process that watched over the script was killed: out of memory, perhaps"}, nil
-	}
-	return nil, nil, nil
+	return log, nil
 }
 
-// supervisorAlive tries the lock that the supervisor has for as long as it
-// lives.
-func supervisorAlive(dir stageDir) (bool, error) {
-	f, dead, err := lock(dir.supervised(), false)
-	if dead {
-		f.Close()
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
-	return !dead, err
+}
+
+// outcome reads what a supervisor has left behind: a record, or a failure in
+// its place, or nothing yet.
+func outcome(dir stageDir) (*ExitRecord, error) {
+	record, err := readRecord(dir)
+	if err == nil || !errors.Is(err, os.ErrNotExist) {
+		return record, err
+	}
+	data, err := os.ReadFile(dir.failed())
+	if err != nil {
+		return nil, nil
+	}
+	f := failure{Code: CodeInternal, Reason: "the stage failed"}
+	_ = json.Unmarshal(data, &f)
+	return nil, &StageError{Code: f.Code, Reason: f.Reason}
 }

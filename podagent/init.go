@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -36,41 +35,56 @@ type Init struct {
 }
 
 // ErrAbandoned is Run's error when nobody has talked to the pod for too long.
-var ErrAbandoned = errors.New("no stage has talked to this pod for too long: the runner's host must have gone")
+var ErrAbandoned = errors.New("no stage has talked to this pod for too long, the runner's host must have gone")
 
 // Run reaps children and keeps the container alive until SIGTERM or until the
-// pod is abandoned. On SIGTERM a stage that runs may go on to its end: the
-// kubelet bounds that by the grace period.
+// pod is abandoned. On SIGTERM a stage that runs may go on to its end, and its
+// end may be told: the kubelet bounds that by the grace period.
+//
+// When process 1 ends, the kernel kills what else is in the container.
 func (i *Init) Run(ctx context.Context) error {
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	// Where the pod's containers share their processes we are not process 1.
+	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	if err := i.announce(); err != nil {
 		return err
 	}
+	reap()
+	clock := idleClock{limit: i.Idle}
 	check := time.NewTicker(max(i.Idle/20, 100*time.Millisecond))
 	defer check.Stop()
-	terminated := ctx.Done()
 	for {
 		select {
 		case <-children:
 			reap()
 		case <-check.C:
-			if i.abandoned() {
-				return ErrAbandoned
+			if clock.abandoned(time.Now(), i.touched()) {
+				return fmt.Errorf("%w: no stage for %s", ErrAbandoned, i.Idle)
 			}
-		case <-terminated:
-			if !i.busy() {
-				return nil
-			}
-			terminated = nil
-			check.Reset(200 * time.Millisecond)
-		}
-		if ctx.Err() != nil && !i.busy() {
-			return nil
+		case <-ctx.Done():
+			return i.finish(children)
 		}
 	}
+}
+
+// finish refuses new stages and returns when the present one is over.
+func (i *Init) finish(children <-chan os.Signal) error {
+	if err := writeWhole(i.Layout.terminating(), strings.NewReader(""), 0o644); err != nil {
+		return fmt.Errorf("refuse new stages: %w", err)
+	}
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
+	for i.busy() {
+		select {
+		case <-children:
+			reap()
+		case <-look.C:
+		}
+	}
+	return nil
 }
 
 // announce does what others wait for: the helper brings the program, the build
@@ -86,7 +100,7 @@ func (i *Init) announce() error {
 		}
 	}
 	if i.Role == RoleHelper {
-		if err := i.provideRunner(); err != nil {
+		if _, err := ProvideRunner(i.Layout, i.Program, i.Path); err != nil {
 			return err
 		}
 		return writeWhole(i.Layout.helperReady(), strings.NewReader(""), 0o644)
@@ -110,55 +124,32 @@ func Install(program, dir string) error {
 	return nil
 }
 
-// provideRunner makes the name gitlab-runner resolvable for the runner's
-// scripts. GitLab's helper image has the program as gitlab-runner-helper only;
-// an image that has neither gets ours.
-func (i *Init) provideRunner() error {
-	if find("gitlab-runner", i.Path) != "" {
-		return nil
+// touched is when a session was last there. While the build container's image
+// is still being pulled nobody can be: that counts as now.
+func (i *Init) touched() time.Time {
+	if _, err := os.Stat(i.Layout.buildUser()); i.Role == RoleHelper && err != nil {
+		return time.Now()
 	}
-	target := find("gitlab-runner-helper", i.Path)
-	if target == "" {
-		target = i.Program
-	}
-	bin := filepath.Join(i.Layout.State, "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
-		return fmt.Errorf("provide gitlab-runner: %w", err)
-	}
-	if err := os.Symlink(target, filepath.Join(bin, "gitlab-runner")); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("provide gitlab-runner: %w", err)
-	}
-	return nil
-}
-
-func find(name, path string) string {
-	for _, dir := range filepath.SplitList(path) {
-		file := filepath.Join(dir, name)
-		if _, err := exec.LookPath(file); err == nil && filepath.IsAbs(file) {
-			return file
-		}
-	}
-	return ""
-}
-
-// abandoned tells whether the file that every session touches has grown old.
-func (i *Init) abandoned() bool {
 	info, err := os.Stat(i.Layout.alive())
-	return err == nil && time.Since(info.ModTime()) > i.Idle
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
 }
 
-// busy tells whether a stage runs in this container.
+// busy tells whether a stage is starting, runs, or is being followed to its
+// end in this container.
 func (i *Init) busy() bool {
 	stages, err := filepath.Glob(filepath.Join(i.Layout.State, "stages", "*"))
 	if err != nil {
 		return false
 	}
-	for _, dir := range stages {
-		if _, err := os.Stat(stageDir(dir).supervised()); err != nil {
-			continue
-		}
-		if alive, err := supervisorAlive(stageDir(dir)); err == nil && alive {
-			return true
+	for _, path := range stages {
+		dir := stageDir(path)
+		for _, file := range []string{dir.starting(), dir.supervised(), dir.followed()} {
+			if held, err := isLocked(file, unix.LOCK_EX); err == nil && held {
+				return true
+			}
 		}
 	}
 	return false

@@ -1,6 +1,9 @@
 package podagent
 
-import "path/filepath"
+import (
+	"path/filepath"
+	"strconv"
+)
 
 // Layout says where things are inside the pod. Tests have one of their own.
 type Layout struct {
@@ -26,6 +29,15 @@ func (l Layout) buildUser() string { return filepath.Join(l.Shared, "build-user"
 // helperReady is there once the helper container works.
 func (l Layout) helperReady() string { return filepath.Join(l.Shared, "helper-ready") }
 
+// home is for scripts of the helper container that run as the build user.
+func (l Layout) home(uid int) string { return filepath.Join(l.Shared, "home-"+strconv.Itoa(uid)) }
+
+// bin stands at the end of every script's PATH, if it is there.
+func (l Layout) bin() string { return filepath.Join(l.State, "bin") }
+
+// terminating is there once the container has been told to end.
+func (l Layout) terminating() string { return filepath.Join(l.State, "terminating") }
+
 func (l Layout) stage(id string) stageDir { return stageDir(filepath.Join(l.State, "stages", id)) }
 
 // stageDir is one stage's folder.
@@ -33,8 +45,10 @@ type stageDir string
 
 func (d stageDir) file(name string) string { return filepath.Join(string(d), name) }
 
+const scriptName = "script"
+
 // script is removed when the script has ended: it holds secrets.
-func (d stageDir) script() string { return d.file("script") }
+func (d stageDir) script() string { return d.file(scriptName) }
 
 // log is the stage's output.
 func (d stageDir) log() string { return d.file("log") }
@@ -45,9 +59,16 @@ func (d stageDir) exit() string { return d.file("exit") }
 // failed says in a word and a line why there will be no exit record.
 func (d stageDir) failed() string { return d.file("failed") }
 
-// starting is locked by the session that spools and starts the stage.
+// reserve keeps room for the record on a disk that the job fills.
+func (d stageDir) reserve() string { return d.file("reserve") }
+
+// starting is locked by whoever starts the stage: a session, then the
+// supervisor until the stage has begun.
 func (d stageDir) starting() string { return d.file("starting") }
 
-// supervised is locked by the supervisor for as long as it lives, and holds
-// its process id.
+// supervised is locked by the supervisor until it has left its record, and
+// holds its process id. It is there if and only if the stage has been started.
 func (d stageDir) supervised() string { return d.file("supervised") }
+
+// followed is locked, together with others, by each session that follows.
+func (d stageDir) followed() string { return d.file("followed") }

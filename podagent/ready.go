@@ -39,8 +39,9 @@ func ParseServicePorts(s string) (ServicePorts, error) {
 
 // ReadyEvent is a line of Ready's output.
 type ReadyEvent struct {
-	// Event is "service" for a port that answers, "ready" when all do, and
-	// "timeout" when one does not.
+	// Event is "service" for a port that answers, "ready" when all do,
+	// "timeout" when one does not, and "not-ready" when one of podlane's own
+	// containers, named by Name, is not up: its image is being pulled, say.
 	Event   string  `json:"event"`
 	Name    string  `json:"name,omitempty"`
 	Port    int     `json:"port,omitempty"`
@@ -55,10 +56,13 @@ var ErrNotReady = errors.New("not ready in time")
 func Ready(ctx context.Context, l Layout, services []ServicePorts, timeout time.Duration, w io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	touch(l.alive())
 	out := &readyWriter{enc: json.NewEncoder(w)}
-	if err := waitForFiles(ctx, l.helperReady(), l.buildUser()); err != nil {
-		out.write(ReadyEvent{Event: "timeout", Name: "podlane-helper"})
-		return ErrNotReady
+	for _, container := range []struct{ name, file string }{{RoleBuild, l.buildUser()}, {RoleHelper, l.helperReady()}} {
+		if waitForFile(ctx, container.file) != nil {
+			out.write(ReadyEvent{Event: "not-ready", Name: container.name})
+			return fmt.Errorf("%w: the %s container is not up", ErrNotReady, container.name)
+		}
 	}
 	var wg sync.WaitGroup
 	began := time.Now()
@@ -102,20 +106,17 @@ func (o *readyWriter) fail(e ReadyEvent) {
 	}
 }
 
-// waitForFiles looks every 5 ms: the files come within a few of those, if they
-// aren't there already.
-func waitForFiles(ctx context.Context, files ...string) error {
-	for _, file := range files {
-		for {
-			if _, err := os.Stat(file); err == nil {
-				break
-			}
-			if err := pause(ctx, 5*time.Millisecond); err != nil {
-				return err
-			}
+// waitForFile looks at first every 5 ms, since it comes within a few of those
+// if its container runs, and in the end every 250 ms.
+func waitForFile(ctx context.Context, file string) error {
+	for delay := 5 * time.Millisecond; ; delay = min(delay*3/2, 250*time.Millisecond) {
+		if _, err := os.Stat(file); err == nil {
+			return nil
+		}
+		if err := pause(ctx, delay); err != nil {
+			return err
 		}
 	}
-	return nil
 }
 
 // dial tries a port of the pod until it answers: at first every 20 ms, in the

@@ -2,17 +2,16 @@ package podagent
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,50 +22,82 @@ type Server struct {
 	Layout Layout
 	// Program is podlane-helper itself: the supervisor is a process of its own.
 	Program string
+
+	silence time.Duration // SilenceLimit, but for tests
 }
 
 // Serve runs one session: it reads header, script and control lines, starts
 // the stage unless that has been done, writes output from the header's offset
 // to stdout and events to stderr, and returns when the stage has ended or the
 // client has gone. The stage goes on without a client.
+//
+// A read or a write on which the client blocks cannot be interrupted: it ends
+// with the process, which is why Serve does not wait for it.
 func (s *Server) Serve(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	events := &eventWriter{w: stderr}
+	alive := newWatchdog(cmp.Or(s.silence, SilenceLimit), cancel)
+	defer alive.stop()
+	s.touchAlive()
+	defer s.touchAlive()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		s.session(ctx, cancel, heard{stdin, alive}, stdout, &eventWriter{w: stderr})
+	}()
+	select {
+	case <-over:
+	case <-ctx.Done():
+	}
+}
+
+// heard takes every byte for a sign of life.
+type heard struct {
+	io.Reader
+	alive *watchdog
+}
+
+// Read implements io.Reader.
+func (h heard) Read(p []byte) (int, error) {
+	n, err := h.Reader.Read(p)
+	if n > 0 {
+		h.alive.reset()
+	}
+	return n, err
+}
+
+// session calls gone when it notices that the client has left.
+func (s *Server) session(ctx context.Context, gone func(), stdin io.Reader, stdout io.Writer, events *eventWriter) {
 	in := bufio.NewReaderSize(stdin, 64<<10)
 	header, err := readHeader(in)
 	if err != nil {
-		events.fail(CodeProtocol, err)
+		events.fail(&StageError{Code: CodeProtocol, Reason: err.Error()})
 		return
 	}
-	s.touchAlive()
 	dir := s.Layout.stage(header.Stage)
 	attached, err := s.start(dir, header, in)
 	if err != nil {
-		events.fail(CodeInternal, err)
+		events.fail(err)
 		return
+	}
+	// Process 1 ends no container whose last output is still on its way.
+	if followed, err := lock(dir.followed(), unix.LOCK_SH); err == nil {
+		defer followed.Close()
 	}
 	events.send(Event{Event: EventStarted, Attached: attached})
 
-	silence := newWatchdog(SilenceLimit, cancel)
-	defer silence.stop()
-	// These two end with the process: one may be blocked in a read, the other
-	// in a write.
 	go func() {
-		defer cancel()
-		s.obey(in, dir, silence)
+		defer gone()
+		s.obey(in, dir)
 	}()
 	go events.keepAlive(ctx)
 
-	record, failed, err := follow(ctx, dir, header.Offset, stdout)
-	s.touchAlive()
+	record, err := follow(ctx, dir, header.Offset, stdout)
 	switch {
 	case record != nil:
 		events.send(Event{Event: EventExit, Exit: record})
-	case failed != nil:
-		events.send(Event{Event: EventError, Code: failed.Code, Reason: failed.Reason})
 	case err != nil && ctx.Err() == nil:
-		events.fail(CodeInternal, err)
+		events.fail(err)
 	}
 }
 
@@ -87,69 +118,9 @@ func readHeader(in *bufio.Reader) (Header, error) {
 	}
 }
 
-// start spools the script and starts the supervisor, unless an earlier session
-// has. attached tells which. The script is consumed in either case.
-func (s *Server) start(dir stageDir, h Header, in io.Reader) (attached bool, err error) {
-	script := io.LimitReader(in, h.ScriptBytes)
-	if err := os.MkdirAll(string(dir), 0o711); err != nil {
-		return false, fmt.Errorf("make a folder for the stage: %w", err)
-	}
-	// Of two sessions for one stage the second waits here until the first has
-	// started it, or has died without having done so.
-	starting, _, err := lock(dir.starting(), true)
-	if err != nil {
-		return false, err
-	}
-	defer starting.Close()
-	if _, err := os.Stat(dir.supervised()); err == nil {
-		_, err := io.Copy(io.Discard, script)
-		return true, err
-	}
-	if err := spool(dir.script(), script, h.ScriptBytes); err != nil {
-		return false, fmt.Errorf("write the script to disk: %w", err)
-	}
-	return false, s.supervise(dir, h)
-}
-
-func spool(path string, script io.Reader, size int64) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	n, err := io.Copy(f, script)
-	if err == nil && n != size {
-		err = fmt.Errorf("got %d of %d bytes: the connection broke", n, size)
-	}
-	return errors.Join(err, f.Close())
-}
-
-// supervise starts the supervisor detached from this session and waits until
-// it has its lock.
-func (s *Server) supervise(dir stageDir, h Header) error {
-	ready, readyIn, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer ready.Close()
-	cmd := exec.Command(s.Program, "supervise", "--grace", strconv.Itoa(h.GraceSeconds), "--as-build-user="+strconv.FormatBool(h.AsBuildUser), string(dir))
-	cmd.ExtraFiles = []*os.File{readyIn}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Start()
-	readyIn.Close()
-	if err != nil {
-		return fmt.Errorf("start the supervisor: %w", err)
-	}
-	said, err := io.ReadAll(io.LimitReader(ready, 1024))
-	if err != nil || len(said) == 0 {
-		return errors.New("the supervisor ended before it began")
-	}
-	return nil
-}
-
 // obey reads control lines until the client has gone.
-func (s *Server) obey(in io.Reader, dir stageDir, silence *watchdog) {
+func (s *Server) obey(in io.Reader, dir stageDir) {
 	for lines := bufio.NewScanner(in); lines.Scan(); {
-		silence.reset()
 		s.touchAlive()
 		if lines.Text() == ControlCancel {
 			cancelStage(dir)
@@ -159,12 +130,7 @@ func (s *Server) obey(in io.Reader, dir stageDir, silence *watchdog) {
 
 // cancelStage sends SIGTERM to a stage's supervisor if it lives.
 func cancelStage(dir stageDir) {
-	f, dead, err := lock(dir.supervised(), false)
-	if err != nil {
-		return
-	}
-	if dead {
-		f.Close()
+	if held, err := isLocked(dir.supervised(), unix.LOCK_SH); err != nil || !held {
 		return
 	}
 	text, err := os.ReadFile(dir.supervised())
@@ -178,23 +144,6 @@ func cancelStage(dir stageDir) {
 
 // touchAlive tells process 1 of both containers that somebody cares.
 func (s *Server) touchAlive() { touch(s.Layout.alive()) }
-
-// touch gives a file the present time. It writes to it: setting times would
-// need to own it, and the containers may have different users.
-func touch(path string) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666)
-		if err == nil {
-			_ = f.Chmod(0o666)
-		}
-	}
-	if err != nil {
-		return
-	}
-	_, _ = f.WriteString(".")
-	f.Close()
-}
 
 // eventWriter writes events, one at a time.
 type eventWriter struct {
@@ -212,8 +161,9 @@ func (e *eventWriter) send(event Event) {
 	_, _ = e.w.Write(append(line, '\n'))
 }
 
-func (e *eventWriter) fail(code ErrorCode, err error) {
-	e.send(Event{Event: EventError, Code: code, Reason: err.Error()})
+func (e *eventWriter) fail(err error) {
+	f := asFailure(err)
+	e.send(Event{Event: EventError, Code: f.Code, Reason: f.Reason})
 }
 
 func (e *eventWriter) keepAlive(ctx context.Context) {

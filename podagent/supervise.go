@@ -2,6 +2,7 @@ package podagent
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -31,37 +32,37 @@ type Supervisor struct {
 	AsBuildUser bool
 	// Environ is what the script gets.
 	Environ []string
-	// Ready is closed once the lock is held: the session waits for it.
+	// Ready is told once the lock is held: the session waits for it.
 	Ready io.WriteCloser
+	// Starting is the lock of the stage's start, closed when it has begun.
+	Starting io.Closer
 }
 
-// Run is the whole life of a supervisor. Its error is for nobody: sessions
-// read the record or the failure file.
+// superviseReady is what a session reads when its supervisor has begun;
+// anything else is the reason why not.
+const superviseReady = "ready"
+
+// Run is the whole life of a supervisor. Its error is for nobody once it has
+// begun: sessions read the record or the failure file.
 func (s *Supervisor) Run() error {
 	dir := stageDir(s.Dir)
-	held, ok, err := lock(dir.supervised(), false)
-	if err != nil || !ok {
-		return fmt.Errorf("lock the stage: taken already, or %w", err)
+	// Before anybody can know us by our lock.
+	terminate := make(chan os.Signal, 1)
+	signal.Notify(terminate, syscall.SIGTERM)
+	held, log, err := s.begin(dir)
+	if err != nil {
+		_, _ = io.WriteString(s.Ready, err.Error())
+		return err
 	}
 	defer held.Close()
-	if _, err := fmt.Fprintf(held, "%d\n", os.Getpid()); err != nil {
-		return err
-	}
-	log, err := os.OpenFile(dir.log(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
 	defer log.Close()
-	// Room for the record on a disk that the job fills.
-	if err := os.WriteFile(dir.file("reserve"), make([]byte, 4096), 0o600); err != nil {
-		return err
-	}
-	_, _ = io.WriteString(s.Ready, "ready")
+	_, _ = io.WriteString(s.Ready, superviseReady)
 	s.Ready.Close()
+	s.Starting.Close()
 
-	record, rest, err := s.script(dir, log)
-	os.Remove(dir.script())
-	os.Remove(dir.file("reserve"))
+	record, rest, err := s.script(dir, log, terminate)
+	removeScripts(dir)
+	os.Remove(dir.reserve())
 	if err != nil {
 		return errors.Join(err, s.leave(dir.failed(), asFailure(err)))
 	}
@@ -73,6 +74,40 @@ func (s *Supervisor) Run() error {
 	log.Close()
 	_, err = io.Copy(io.Discard, rest)
 	return err
+}
+
+// begin makes the stage a started one. The lock comes last: whoever sees it
+// finds the rest.
+func (s *Supervisor) begin(dir stageDir) (held, log *os.File, err error) {
+	// Room for the record on a disk that the job fills.
+	if err := os.WriteFile(dir.reserve(), make([]byte, 4096), 0o600); err != nil {
+		return nil, nil, err
+	}
+	log, err = os.OpenFile(dir.log(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	held, err = lock(dir.supervised(), unix.LOCK_EX)
+	if err == nil {
+		_, err = fmt.Fprintf(held, "%d\n", os.Getpid())
+	}
+	if err != nil {
+		log.Close()
+		return nil, nil, err
+	}
+	return held, log, nil
+}
+
+// removeScripts removes the script and those of sessions that came second and
+// were killed.
+func removeScripts(dir stageDir) {
+	scripts, err := filepath.Glob(dir.script() + "*")
+	if err != nil {
+		return
+	}
+	for _, file := range scripts {
+		os.Remove(file)
+	}
 }
 
 func (s *Supervisor) leave(path string, v any) error {
@@ -93,31 +128,17 @@ func asFailure(err error) failure {
 
 // script runs the script to its end and copies its output to log. rest is the
 // pipe on which daemons of the script may still write.
-func (s *Supervisor) script(dir stageDir, log *os.File) (record *ExitRecord, rest *os.File, err error) {
-	shell, err := findShell(lookup(s.Environ, "PATH"), s.Layout.Shells)
-	if err != nil {
-		return nil, nil, err
-	}
+func (s *Supervisor) script(dir stageDir, log *os.File, terminate <-chan os.Signal) (record *ExitRecord, rest *os.File, err error) {
 	// A pipe, not the log itself: "echo > /dev/stderr" opens what it finds
 	// there anew and would cut a file off.
 	out, in, err := os.Pipe()
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := exec.Command(shell, dir.script())
-	cmd.Env = s.environ()
-	cmd.Stdout, cmd.Stderr = in, in
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if s.AsBuildUser {
-		if err := s.becomeBuildUser(cmd, dir, in); err != nil {
-			return nil, nil, err
-		}
-	}
-	terminate := make(chan os.Signal, 1)
-	signal.Notify(terminate, syscall.SIGTERM)
 	record = &ExitRecord{Started: time.Now()}
-	if err := cmd.Start(); err != nil {
-		return nil, nil, fmt.Errorf("start %s: %w", shell, err)
+	cmd, err := s.startShell(dir, in)
+	if err != nil {
+		return nil, nil, err
 	}
 	in.Close()
 
@@ -171,6 +192,27 @@ func (s *Supervisor) script(dir stageDir, log *os.File) (record *ExitRecord, res
 	return record, out, nil
 }
 
+// startShell starts the script with its output going to out.
+func (s *Supervisor) startShell(dir stageDir, out *os.File) (*exec.Cmd, error) {
+	shell, err := findShell(lookup(s.Environ, "PATH"), s.Layout.Shells)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(shell, dir.script())
+	cmd.Env = s.environ()
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if s.AsBuildUser && os.Geteuid() == 0 {
+		if err := s.becomeBuildUser(cmd, dir, out); err != nil {
+			return nil, err
+		}
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", shell, err)
+	}
+	return cmd, nil
+}
+
 func logError(err error) error {
 	if errors.Is(err, unix.ENOSPC) {
 		return &StageError{Code: CodeInternal, Reason: "no space left on the node for the job's output; the script was ended"}
@@ -203,11 +245,12 @@ func exitOf(state *os.ProcessState) (code int, sig string) {
 
 // environ adds the folder that may hold a gitlab-runner to the end of PATH.
 func (s *Supervisor) environ() []string {
-	bin := filepath.Join(s.Layout.State, "bin")
+	bin := s.Layout.bin()
 	if _, err := os.Stat(bin); err != nil {
 		return s.Environ
 	}
-	return append(s.Environ[:len(s.Environ):len(s.Environ)], "PATH="+lookup(s.Environ, "PATH")+":"+bin)
+	path := cmp.Or(lookup(s.Environ, "PATH"), strings.Join(s.Layout.Shells, ":"))
+	return append(slices.Clip(s.Environ), "PATH="+path+":"+bin)
 }
 
 func lookup(environ []string, key string) string {
@@ -217,47 +260,4 @@ func lookup(environ []string, key string) string {
 		}
 	}
 	return ""
-}
-
-// becomeBuildUser makes the script run with the build container's user, so
-// that what git checks out belongs to whoever will work with it.
-func (s *Supervisor) becomeBuildUser(cmd *exec.Cmd, dir stageDir, pipe *os.File) error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	uid, gid, err := readBuildUser(s.Layout)
-	if err != nil {
-		return fmt.Errorf("find the build container's user: %w", err)
-	}
-	if uid == 0 {
-		return nil
-	}
-	home := filepath.Join(s.Layout.Shared, "home-"+strconv.Itoa(uid))
-	if err := os.Mkdir(home, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("make a home for user %d: %w", uid, err)
-	}
-	// Lchown: the build container can put a link in the folder's place.
-	err = errors.Join(os.Lchown(home, uid, gid), os.Lchown(dir.script(), uid, gid), pipe.Chown(uid, gid))
-	if err != nil {
-		return fmt.Errorf("hand over to user %d: %w", uid, err)
-	}
-	cmd.Env = append(cmd.Env[:len(cmd.Env):len(cmd.Env)], "HOME="+home)
-	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	return nil
-}
-
-// readBuildUser parses "uid:gid". The job can write that file: a number is all
-// it can say.
-func readBuildUser(l Layout) (uid, gid int, err error) {
-	text, err := os.ReadFile(l.buildUser())
-	if err != nil {
-		return 0, 0, err
-	}
-	u, g, _ := strings.Cut(strings.TrimSpace(string(text)), ":")
-	uid, err1 := strconv.Atoi(u)
-	gid, err2 := strconv.Atoi(g)
-	if err1 != nil || err2 != nil || uid < 0 || gid < 0 {
-		return 0, 0, fmt.Errorf("%s is not of the form uid:gid", l.buildUser())
-	}
-	return uid, gid, nil
 }

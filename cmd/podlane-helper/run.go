@@ -10,34 +10,12 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"podlane/internal/version"
 	"podlane/podagent"
 )
-
-const usage = `podlane-helper works inside a job's pod; podlane calls it.
-
-  podlane-helper init [--role build|helper] [--install DIR] [--idle DURATION]
-      Process 1 of a container. Ends on SIGTERM when no stage runs (exit 0), or
-      when no stage has talked to the pod for the idle time (exit 1).
-  podlane-helper install DIR
-      Copies itself into a folder.
-  podlane-helper run
-      One session for one stage. Reads a header line, the script and control
-      lines from stdin; writes the script's output to stdout and events as JSON
-      lines to stderr. The exit code says nothing about the script: the exit
-      event does.
-  podlane-helper supervise [--grace SECONDS] [--as-build-user] DIR
-      Started by run: runs the script in DIR and leaves an exit record there.
-  podlane-helper ready [--service NAME=PORT[,PORT]]... [--timeout DURATION]
-      Waits until the pod and its services answer; JSON lines on stdout. Exits
-      with 1 if they don't in time.
-  podlane-helper version
-
-Called as gitlab-runner it answers to the commands that the runner's scripts
-use for artifacts.
-`
 
 // program is what all commands share.
 type program struct {
@@ -62,27 +40,30 @@ func run(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int 
 		return p.gitlabRunner(args[1:])
 	}
 	if len(args) < 2 {
-		fmt.Fprint(stderr, usage)
-		return 2
+		fmt.Fprint(stderr, overview())
+		return exitUsage
 	}
-	command, ok := map[string]func([]string) error{
-		"init": p.init, "install": p.install, "run": p.session, "supervise": p.supervise, "ready": p.ready, "version": p.version,
-	}[args[1]]
+	if args[1] == "help" || args[1] == "--help" || args[1] == "-h" {
+		fmt.Fprint(stdout, overview())
+		return 0
+	}
+	command, ok := find(args[1])
 	if !ok {
-		fmt.Fprint(stderr, usage)
-		if args[1] == "--help" || args[1] == "help" {
-			return 0
-		}
-		return 2
+		fmt.Fprintf(stderr, "podlane-helper: error: no command %q\n\n%s", args[1], overview())
+		return exitUsage
 	}
-	switch err := command(args[2:]); {
+	var wrong *usageError
+	switch err := command.run(p, args[2:]); {
 	case err == nil:
 		return 0
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stderr, usage)
+		fmt.Fprint(stdout, command.help())
 		return 0
+	case errors.As(err, &wrong):
+		fmt.Fprintf(stderr, "podlane-helper %s: error: %v\n\n%s", command.name, err, command.help())
+		return exitUsage
 	default:
-		fmt.Fprintf(stderr, "podlane-helper: error: %v\n", err)
+		fmt.Fprintf(stderr, "podlane-helper %s: error: %v\n", command.name, err)
 		return 1
 	}
 }
@@ -96,10 +77,27 @@ func (p *program) getenv(key string) string {
 	return ""
 }
 
+// usageError is the caller's mistake.
+type usageError struct{ error }
+
 func flags(name string) *flag.FlagSet {
 	f := flag.NewFlagSet(name, flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	return f
+}
+
+// parse expects as many arguments after the flags as operands says.
+func parse(f *flag.FlagSet, args []string, operands int) error {
+	err := f.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return err
+	case err != nil:
+		return &usageError{err}
+	case f.NArg() != operands:
+		return &usageError{fmt.Errorf("got %d arguments, expected %d", f.NArg(), operands)}
+	}
+	return nil
 }
 
 func (p *program) init(args []string) error {
@@ -107,8 +105,11 @@ func (p *program) init(args []string) error {
 	role := f.String("role", podagent.RoleBuild, "")
 	install := f.String("install", "", "")
 	idle := f.Duration("idle", 15*time.Minute, "")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args, 0); err != nil {
 		return err
+	}
+	if *role != podagent.RoleBuild && *role != podagent.RoleHelper {
+		return &usageError{fmt.Errorf("role %q: expected %s or %s", *role, podagent.RoleBuild, podagent.RoleHelper)}
 	}
 	// It sleeps for the whole job: a small heap matters, speed does not.
 	debug.SetGCPercent(20)
@@ -117,14 +118,15 @@ func (p *program) init(args []string) error {
 }
 
 func (p *program) install(args []string) error {
-	if len(args) != 1 {
-		return fmt.Errorf("got %d arguments, expected a folder", len(args))
+	f := flags("install")
+	if err := parse(f, args, 1); err != nil {
+		return err
 	}
-	return podagent.Install(p.path, args[0])
+	return podagent.Install(p.path, f.Arg(0))
 }
 
 func (p *program) session(args []string) error {
-	if err := flags("run").Parse(args); err != nil {
+	if err := parse(flags("run"), args, 0); err != nil {
 		return err
 	}
 	server := &podagent.Server{Layout: p.layout, Program: p.path}
@@ -136,11 +138,8 @@ func (p *program) supervise(args []string) error {
 	f := flags("supervise")
 	grace := f.Int("grace", 0, "")
 	asBuildUser := f.Bool("as-build-user", false, "")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args, 1); err != nil {
 		return err
-	}
-	if f.NArg() != 1 {
-		return fmt.Errorf("got %d arguments, expected a stage's folder", f.NArg())
 	}
 	s := &podagent.Supervisor{
 		Layout:      p.layout,
@@ -148,10 +147,17 @@ func (p *program) supervise(args []string) error {
 		Grace:       time.Duration(*grace) * time.Second,
 		AsBuildUser: *asBuildUser,
 		Environ:     p.environ,
-		// The session's end of a pipe: see podagent.Server.
-		Ready: os.NewFile(3, "ready"),
+		// From the session: see podagent.Server.
+		Ready:    inherited(3, "ready"),
+		Starting: inherited(4, "starting"),
 	}
 	return s.Run()
+}
+
+// inherited is a file that a parent has passed on. The script must not get it.
+func inherited(fd int, name string) *os.File {
+	syscall.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), name)
 }
 
 func (p *program) ready(args []string) error {
@@ -163,13 +169,27 @@ func (p *program) ready(args []string) error {
 		services = append(services, service)
 		return err
 	})
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args, 0); err != nil {
 		return err
 	}
 	return podagent.Ready(context.Background(), p.layout, services, *timeout, p.stdout)
 }
 
-func (p *program) version([]string) error {
+func (p *program) runnerCheck(args []string) error {
+	if err := parse(flags("gitlab-runner-check"), args, 0); err != nil {
+		return err
+	}
+	target, err := podagent.ProvideRunner(p.layout, p.path, p.getenv("PATH"))
+	if err == nil {
+		_, err = fmt.Fprintln(p.stdout, target)
+	}
+	return err
+}
+
+func (p *program) version(args []string) error {
+	if err := parse(flags("version"), args, 0); err != nil {
+		return err
+	}
 	_, err := fmt.Fprintln(p.stdout, version.String())
 	return err
 }
