@@ -48,6 +48,9 @@ func run(ctx context.Context, environ []string, out io.Writer) error {
 		return err
 	}
 	samples, err := measure(ctx, b, calls)
+	if err == nil {
+		err = measureStage(ctx, b, samples)
+	}
 	if err := errors.Join(err, b.Close()); err != nil {
 		return err
 	}

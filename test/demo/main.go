@@ -1,0 +1,154 @@
+// Command demo shows podlane at work: it runs the pipeline of
+// examples/monorepo, as GitLab would run it for a merge request, on the running
+// test bed, and prints the logs of the jobs as they come.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"podlane/test/bed"
+	"podlane/test/gitlabsim"
+	"podlane/test/pipeline"
+)
+
+// limit bounds the whole demo; its pipeline takes less than a minute.
+const limit = 15 * time.Minute
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Environ(), os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+var errFailed = errors.New("not all jobs succeeded")
+
+func run(ctx context.Context, environ []string, out io.Writer) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	b, err := bed.Start(ctx, bed.Options{Root: ".", Environ: environ, Concurrent: 6})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	pipe, plan, err := prepare(ctx, b)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "GitLab is at %s; the pipeline of %s has %d jobs\n\n", b.GitLab.URL(), pipe.Project.Path, len(plan.Jobs))
+
+	printer := &printer{out: out, width: widest(plan)}
+	var logs sync.WaitGroup
+	report, err := pipeline.Run(ctx, b.GitLab, pipe, plan, pipeline.Options{
+		Enqueued: func(job *gitlabsim.Job, planned pipeline.PlannedJob) {
+			logs.Go(func() {
+				w := &jobWriter{printer: printer, job: planned.Name}
+				_ = job.Follow(ctx, w)
+				w.flush()
+			})
+		},
+	})
+	logs.Wait()
+	if err != nil {
+		return err
+	}
+	return summarise(out, report)
+}
+
+// prepare puts the example into a project and plans its pipeline for a merge
+// request.
+func prepare(ctx context.Context, b *bed.Bed) (*gitlabsim.Pipeline, *pipeline.Plan, error) {
+	dir := filepath.Join(b.Stack.Root, "examples", "monorepo")
+	project, err := b.GitLab.AddProject(ctx, gitlabsim.ProjectSpec{Path: "examples/monorepo"})
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := project.CommitDir(ctx, dir); err != nil {
+		return nil, nil, err
+	}
+	if _, err := project.CommitTo(ctx, gitlabsim.CommitSpec{Branch: "feature", Message: "Change the greeting"}); err != nil {
+		return nil, nil, err
+	}
+	mr, err := project.AddMergeRequest(ctx, "Change the greeting", "feature")
+	if err != nil {
+		return nil, nil, err
+	}
+	pipe, err := b.GitLab.NewPipeline(ctx, gitlabsim.PipelineSpec{Project: project, MergeRequest: mr})
+	if err != nil {
+		return nil, nil, err
+	}
+	file := filepath.Join(dir, ".gitlab-ci.yml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	config, err := pipeline.Parse(".gitlab-ci.yml", text)
+	if err != nil {
+		return nil, nil, err
+	}
+	facts, err := pipeline.FactsOf(ctx, pipe)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := pipeline.New(config, facts)
+	return pipe, plan, err
+}
+
+func widest(plan *pipeline.Plan) int {
+	width := 0
+	for _, job := range plan.Jobs {
+		width = max(width, len(job.Name))
+	}
+	return width
+}
+
+// summarise prints the table and the last line.
+func summarise(out io.Writer, report pipeline.Report) error {
+	ran, succeeded := 0, 0
+	fmt.Fprintln(out)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "JOB\tPOD\tWAITED\tRAN\tRESULT")
+	for _, row := range report.Rows {
+		if row.Job == nil {
+			fmt.Fprintf(w, "%s\t\t\t\t%s\n", row.Name, row.State)
+			continue
+		}
+		ran++
+		if row.State == string(gitlabsim.Success) {
+			succeeded++
+		}
+		fmt.Fprintf(w, "%s\t%s\t%.1fs\t%.1fs\t%s\n", row.Name, podOf(row.Job), row.Waited().Seconds(), row.Ran().Seconds(), row.State)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\nthe longest path took %.1fs\ndemo: %d jobs, %d succeeded\n", report.Wall.Seconds(), ran, succeeded)
+	if !report.Succeeded() || ran == 0 {
+		return errFailed
+	}
+	return nil
+}
+
+// podOf finds the pod's name where everybody else would: in the log.
+func podOf(job *gitlabsim.Job) string {
+	trace, err := job.Trace()
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(string(trace), "starting pod ")
+	name, _, _ := strings.Cut(rest, " ")
+	return name
+}
