@@ -61,7 +61,8 @@ type CommitSpec struct {
 	// Files by path, laid over the branch's tree. Those whose contents start
 	// with #! become executable.
 	Files map[string]string
-	// Dir replaces the whole tree, before Files are laid over it.
+	// Dir replaces the whole tree, before Files are laid over it. What its
+	// .gitignore names is left out.
 	Dir string
 	// Submodules by path: the commit each one stands at. The .gitmodules file
 	// is among Files.
@@ -146,7 +147,8 @@ func (p *Project) Commit(ctx context.Context, files map[string]string) (string, 
 }
 
 // CommitDir makes a directory the tree of the default branch and returns the
-// commit's SHA. A .git folder in it is left out.
+// commit's SHA. A .git folder in it and what its .gitignore names are
+// left out.
 func (p *Project) CommitDir(ctx context.Context, dir string) (string, error) {
 	return p.CommitTo(ctx, CommitSpec{Dir: dir})
 }
@@ -208,7 +210,7 @@ func (p *Project) tree(ctx context.Context, spec CommitSpec, parent string) (str
 	}
 	switch {
 	case spec.Dir != "":
-		if _, err := git(spec.Dir, nil, "add", "--all", "--force", "."); err != nil {
+		if _, err := git(spec.Dir, nil, "add", "--all", "."); err != nil {
 			return "", err
 		}
 	case parent != "":

@@ -51,24 +51,30 @@ func startWorker(t *testing.T, server *gitlabsim.Server) *worker {
 
 // one takes a job, if there is one, and ends it.
 func (w *worker) one(ctx context.Context) error {
-	resp, err := w.send(ctx, http.MethodPost, "jobs/request", fmt.Sprintf(`{"token":%q}`, w.server.RunnerToken()), "")
-	if err != nil {
+	p, err := w.take(ctx)
+	if p == nil || err != nil {
 		return err
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusCreated {
-		return nil
-	}
-	var p gitlabsim.Payload
-	if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
-		return err
-	}
-	state := w.play(&p)
+	state := w.play(p)
 	end, err := w.send(ctx, http.MethodPut, fmt.Sprintf("jobs/%d", p.ID), state, p.Token)
 	if err != nil {
 		return err
 	}
 	return end.Body.Close()
+}
+
+// take returns nil when there is no job.
+func (w *worker) take(ctx context.Context) (*gitlabsim.Payload, error) {
+	resp, err := w.send(ctx, http.MethodPost, "jobs/request", fmt.Sprintf(`{"token":%q}`, w.server.RunnerToken()), "")
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		return nil, nil
+	}
+	var p gitlabsim.Payload
+	return &p, json.NewDecoder(resp.Body).Decode(&p)
 }
 
 func (w *worker) send(ctx context.Context, method, path, body, token string) (*http.Response, error) {
@@ -186,7 +192,8 @@ blocking: {stage: build, script: x, rules: [{when: manual}]}
 other: {stage: test, script: x}
 needing: {stage: test, script: x, needs: [optional]}
 `,
-			[]string{"optional", "blocking"}, "blocking:success needing:success optional:success other:success", true,
+			[]string{"optional", "blocking"},
+			"blocking:success needing:success optional:success other:success", true,
 		},
 		{
 			"retried", `
