@@ -27,7 +27,7 @@ func retry(ctx context.Context, limit int, delay time.Duration, log lines, try f
 		if err == nil || !errors.As(err, &passing) || attempt >= limit || ctx.Err() != nil {
 			return err
 		}
-		wait := delay/2 + rand.N(delay+1)
+		wait := delay/2 + rand.N(delay+1) //nolint:gosec // G404: nobody gains by guessing a wait
 		log.warn("%v: attempt %d of %d, the next in %v", err, attempt, limit, wait.Round(time.Millisecond))
 		select {
 		case <-time.After(wait):

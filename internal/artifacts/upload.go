@@ -159,7 +159,7 @@ func (u *upload) send(ctx context.Context) (string, error) {
 	to := *u.client.endpoint
 	to.RawQuery = u.query.Encode()
 	for range maxRedirects {
-		resp, err := u.post(ctx, &to)
+		resp, err := u.post(ctx, &to) //nolint:bodyclose // it has no body left to close
 		if err != nil {
 			return "", err
 		}
