@@ -105,7 +105,7 @@ func measure(ctx context.Context, b *bed.Bed, calls *callTimes) (*samples, error
 
 // printed returns the time that the script printed under a name.
 func printed(trace []byte, name string) time.Time {
-	m := regexp.MustCompile(`\n`+name+`=(\d+)\.(\d{9})`).FindSubmatch(trace)
+	m := regexp.MustCompile(`\n` + name + `=(\d+)\.(\d{9})`).FindSubmatch(trace)
 	if m == nil {
 		return time.Time{}
 	}
