@@ -13,10 +13,11 @@ import (
 	"strings"
 )
 
-// gitEnv keeps the host's configuration out of our repositories.
-func gitEnv() []string {
+// gitEnv keeps the host's configuration out of our repositories. path is the
+// folder with git.
+func gitEnv(path string) []string {
 	return []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent",
+		"PATH=" + path, "HOME=/nonexistent",
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0",
 		"GIT_AUTHOR_NAME=Sidney Jones", "GIT_AUTHOR_EMAIL=sidney@example.com",
 		"GIT_COMMITTER_NAME=Sidney Jones", "GIT_COMMITTER_EMAIL=sidney@example.com",
@@ -26,7 +27,7 @@ func gitEnv() []string {
 // runGit runs git in dir and returns what it prints, without the last newline.
 func runGit(ctx context.Context, dir string, stdin io.Reader, env []string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "git", args...)
-	cmd.Dir, cmd.Stdin, cmd.Env = dir, stdin, append(gitEnv(), env...)
+	cmd.Dir, cmd.Stdin, cmd.Env = dir, stdin, append(gitEnv(filepath.Dir(cmd.Path)), env...)
 	var out, problems bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problems
 	if err := cmd.Run(); err != nil {
@@ -65,7 +66,7 @@ func (s *Server) git(w http.ResponseWriter, r *http.Request) {
 	r.Header.Del("Authorization")
 	handler := cgi.Handler{
 		Path: s.backend, Dir: s.dir,
-		Env: append(gitEnv(),
+		Env: append(gitEnv(filepath.Dir(s.backend)),
 			"GIT_PROJECT_ROOT="+s.repositories(), "GIT_HTTP_EXPORT_ALL=1"),
 	}
 	handler.ServeHTTP(w, r)

@@ -185,8 +185,8 @@ func (m *MergeRequest) addTo(l *variableList, p *Project) {
 		"CI_MERGE_REQUEST_SOURCE_BRANCH_PROTECTED", strconv.FormatBool(p.Protected(m.SourceBranch)))
 }
 
-// Variables that GitLab itself knows of a pipeline before any job runs: what
-// rules and environment names may refer to. Later ones win.
+// PredefinedVariables are those that GitLab knows of a pipeline before any job
+// runs: what rules and environment names may refer to. Later ones win.
 func (p *Pipeline) PredefinedVariables() []Variable {
 	var l variableList
 	p.Project.server.addInstance(&l)
