@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,9 +20,15 @@ import (
 	"podlane/test/stack/stackenv"
 )
 
+// limit is far beyond a first start, which takes 8 minutes on 2 cores: whoever
+// waits for it has met something that hangs.
+const limit = 45 * time.Minute
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	cancel()
 	stop()
 	os.Exit(code)
 }

@@ -54,8 +54,14 @@ func TestParseNumber(t *testing.T) {
 		want  int
 		ok    bool
 	}{
-		{"", 0, true}, {"0", 0, true}, {"49", 49, true},
-		{"50", 0, false}, {"-1", 0, false}, {"x", 0, false}, {"1.5", 0, false}, {" 1", 0, false},
+		{"", 0, true},
+		{"0", 0, true},
+		{"49", 49, true},
+		{"50", 0, false},
+		{"-1", 0, false},
+		{"x", 0, false},
+		{"1.5", 0, false},
+		{" 1", 0, false},
 	}
 	for _, test := range tests {
 		got, err := stackenv.ParseNumber(test.value)

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Server is a program of somebody else's, built from a module of its own under
@@ -107,6 +108,8 @@ func goBuild(ctx context.Context, dir, out, ldflags string, packages ...string) 
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
+	// The compilers that go has started may keep its output open when it is killed.
+	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("go build %s: %w\n%s", strings.Join(packages, " "), err, bytes.TrimSpace(output.Bytes()))
 	}

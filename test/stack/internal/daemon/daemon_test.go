@@ -13,26 +13,41 @@ import (
 )
 
 func TestParseStat(t *testing.T) {
-	const rest = " 1 2 2 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 8123 0 0"
+	const rest = " 1 2 2 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 3 0 8123 0 0"
 	tests := []struct {
 		name, stat string
-		state      byte
-		start      uint64
+		want       procStat
 		ok         bool
 	}{
-		{"plain", "42 (sleep) S" + rest, 'S', 8123, true},
-		{"name with parentheses", "42 (a) R (b c)) Z" + rest, 'Z', 8123, true},
-		{"cut short", "42 (sleep) S 1 2", 0, 0, false},
-		{"empty", "", 0, 0, false},
-		{"start is no number", "42 (sleep) S" + strings.Replace(rest, "8123", "x", 1), 0, 0, false},
+		{"plain", "42 (sleep) S" + rest, procStat{'S', 3, 8123}, true},
+		{"name with parentheses", "42 (a) R (b c)) Z" + rest, procStat{'Z', 3, 8123}, true},
+		{"cut short", "42 (sleep) S 1 2", procStat{}, false},
+		{"empty", "", procStat{}, false},
+		{"start is no number", "42 (sleep) S" + strings.Replace(rest, "8123", "x", 1), procStat{}, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			state, start, err := parseStat([]byte(test.stat))
-			if state != test.state || start != test.start || (err == nil) != test.ok {
-				t.Errorf("got %c, %d, %v", state, start, err)
+			got, err := parseStat([]byte(test.stat))
+			if got != test.want || (err == nil) != test.ok {
+				t.Errorf("got %+v, %v", got, err)
 			}
 		})
+	}
+}
+
+// A process whose first thread has ended still has its sockets.
+func TestEnded(t *testing.T) {
+	tests := map[procStat]bool{
+		{state: 'S', threads: 1}: false,
+		{state: 'R', threads: 9}: false,
+		{state: 'Z', threads: 9}: false,
+		{state: 'Z', threads: 1}: true,
+		{state: 'X', threads: 1}: true,
+	}
+	for stat, want := range tests {
+		if stat.ended() != want {
+			t.Errorf("%c with %d threads has ended: %v", stat.state, stat.threads, !want)
+		}
 	}
 }
 

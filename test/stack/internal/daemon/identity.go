@@ -19,38 +19,55 @@ type identity struct {
 }
 
 // identify reads the identity of a living process; ok is false for one that is
-// gone or a zombie.
+// gone or whose exit only waits to be noticed.
 func identify(pid int) (id identity, ok bool) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return identity{}, false
 	}
-	state, start, err := parseStat(stat)
-	if err != nil || state == 'Z' || state == 'X' {
+	stat, err := parseStat(text)
+	if err != nil || stat.ended() {
 		return identity{}, false
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return identity{}, false
 	}
-	return identity{pid: pid, start: start, boot: string(bytes.TrimSpace(boot))}, true
+	return identity{pid: pid, start: stat.start, boot: string(bytes.TrimSpace(boot))}, true
 }
 
-// parseStat takes the state and the start time out of /proc/<pid>/stat
-// (proc(5), fields 3 and 22). The program's name, field 2, may itself contain
-// spaces and parentheses.
-func parseStat(stat []byte) (state byte, start uint64, err error) {
-	end := bytes.LastIndexByte(stat, ')')
-	fields := strings.Fields(string(stat[end+1:]))
-	const stateAt, startAt = 0, 19
+// procStat is what counts of /proc/<pid>/stat.
+type procStat struct {
+	state   byte
+	threads int
+	start   uint64
+}
+
+// ended reports whether nothing is left of the process but its exit status. A
+// first thread that is a zombie doesn't do: as long as there are others, so are
+// the process's sockets.
+func (s procStat) ended() bool {
+	return s.state == 'X' || s.state == 'Z' && s.threads <= 1
+}
+
+// parseStat takes fields 3, 20 and 22 of proc(5). The program's name, field 2,
+// may itself contain spaces and parentheses.
+func parseStat(text []byte) (procStat, error) {
+	end := bytes.LastIndexByte(text, ')')
+	fields := strings.Fields(string(text[end+1:]))
+	const stateAt, threadsAt, startAt = 0, 17, 19
 	if end < 0 || len(fields) <= startAt {
-		return 0, 0, fmt.Errorf("process status %q is too short", stat)
+		return procStat{}, fmt.Errorf("process status %q is too short", text)
 	}
-	start, err = strconv.ParseUint(fields[startAt], 10, 64)
+	threads, err := strconv.Atoi(fields[threadsAt])
 	if err != nil {
-		return 0, 0, fmt.Errorf("process start time: %w", err)
+		return procStat{}, fmt.Errorf("number of threads: %w", err)
 	}
-	return fields[stateAt][0], start, nil
+	start, err := strconv.ParseUint(fields[startAt], 10, 64)
+	if err != nil {
+		return procStat{}, fmt.Errorf("process start time: %w", err)
+	}
+	return procStat{state: fields[stateAt][0], threads: threads, start: start}, nil
 }
 
 func (id identity) alive() bool {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // needed are files that the stack uses on this machine, each with the package
@@ -20,7 +21,6 @@ var needed = []struct{ file, pkg string }{
 	{"/usr/bin/ctr", "containerd"},
 	{"/usr/sbin/runc", "runc"},
 	{"/usr/lib/cni/bridge", "containernetworking-plugins"},
-	{"/usr/sbin/iptables", "iptables"}, // the kubelet looks for it when it starts
 	{"/bin/busybox", "busybox-static"},
 	{"/usr/sbin/debootstrap", "debootstrap"},
 	{"/sbin/ip", "iproute2"},
@@ -81,6 +81,8 @@ func run(ctx context.Context, log io.Writer, name string, args ...string) error 
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	cmd.Stdout = io.MultiWriter(&output, log)
 	cmd.Stderr = cmd.Stdout
+	// A program that it has started may keep its output open when it is killed.
+	cmd.WaitDelay = 5 * time.Second
 	err := cmd.Run()
 	if err == nil {
 		return nil

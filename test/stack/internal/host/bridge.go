@@ -26,24 +26,6 @@ func EnsureBridge(ctx context.Context, name, address string) error {
 	return ip(ctx, "link", "set", name, "up")
 }
 
-// BridgeHas reports whether the bridge is there with the given address.
-func BridgeHas(name, address string) bool {
-	link, err := net.InterfaceByName(name)
-	if err != nil {
-		return false
-	}
-	addresses, err := link.Addrs()
-	if err != nil {
-		return false
-	}
-	for _, a := range addresses {
-		if a.String() == address {
-			return true
-		}
-	}
-	return false
-}
-
 // RemoveBridge removes the bridge and the host's ends of pods' links in it.
 // One that isn't there is fine.
 func RemoveBridge(ctx context.Context, name string) error {

@@ -57,13 +57,14 @@ func NewLayer(entries []Entry) (*Layer, error) {
 	}, nil
 }
 
-// SaveLayer packs entries into the layer folder dir, in one step.
+// SaveLayer packs entries into the layer folder dir, in one step. The caller
+// sees to it that nobody else saves the same.
 func SaveLayer(dir string, entries []Entry) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+	tmp := dir + ".tmp"
+	if err := os.RemoveAll(tmp); err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".tmp-")
-	if err != nil {
+	if err := os.MkdirAll(tmp, 0o755); err != nil {
 		return err
 	}
 	defer os.RemoveAll(tmp)

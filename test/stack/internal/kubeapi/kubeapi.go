@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -46,22 +45,6 @@ func New(url, caFile, certFile, keyFile string) (*Client, error) {
 	return &Client{url: url, http: &http.Client{Transport: transport, Timeout: requestTimeout}}, nil
 }
 
-// StatusError is an answer other than success.
-type StatusError struct {
-	Code    int
-	Message string
-}
-
-func (e *StatusError) Error() string {
-	return fmt.Sprintf("the API server answered %d: %s", e.Code, e.Message)
-}
-
-// IsNotFound reports whether err says that an object isn't there.
-func IsNotFound(err error) bool {
-	var status *StatusError
-	return errors.As(err, &status) && status.Code == http.StatusNotFound
-}
-
 // Get reads the object at path into out, a pointer, or drops the answer if out
 // is nil.
 func (c *Client) Get(ctx context.Context, path string, out any) error {
@@ -95,7 +78,7 @@ func (c *Client) do(ctx context.Context, method, path, contentType string, body 
 		return err
 	}
 	if answer.StatusCode/100 != 2 {
-		return &StatusError{Code: answer.StatusCode, Message: message(text)}
+		return fmt.Errorf("%s %s: the API server answered %s: %s", method, path, answer.Status, message(text))
 	}
 	if out == nil {
 		return nil

@@ -31,13 +31,16 @@ var goCached = []string{
 var goCacheSteps = [][]string{{"build", "."}, {"test", "."}, {"vet", "."}}
 
 // goLayers are this machine's Go in its usual place, and compiled packages.
-func (m *Manager) goLayers(ctx context.Context) (golang, cache *image.Layer, err error) {
+func (m *Manager) goLayers(ctx context.Context, scratch string) (golang, cache *image.Layer, err error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOVERSION").Output()
 	if err != nil {
 		return nil, nil, fmt.Errorf("go env: %w", err)
 	}
 	root, version, _ := strings.Cut(string(bytes.TrimSpace(out)), "\n")
 	version += " " + runtime.GOARCH
+	if root, err = filepath.EvalSymlinks(root); err != nil {
+		return nil, nil, err
+	}
 	golang, err = m.layer("go", version, func() ([]image.Entry, error) {
 		m.say("packing %s", version)
 		return image.Tree(root, "usr/local/go", unusedInGoroot)
@@ -45,14 +48,9 @@ func (m *Manager) goLayers(ctx context.Context) (golang, cache *image.Layer, err
 	if err != nil {
 		return nil, nil, err
 	}
-	tmp, err := os.MkdirTemp(filepath.Join(m.Cache, "layers"), "gocache-")
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 	cache, err = m.layer("gocache", fmt.Sprint(version, goCached, goCacheSteps), func() ([]image.Entry, error) {
 		m.say("compiling Go's packages for jobs; half a minute")
-		return goCache(ctx, tmp)
+		return goCache(ctx, filepath.Join(scratch, "go"))
 	})
 	return golang, cache, err
 }
@@ -73,10 +71,10 @@ func (m *Manager) layer(name, key string, entries func() ([]image.Entry, error))
 	return image.OpenLayer(dir)
 }
 
-// goCache compiles a module that imports goCached, below tmp. Go drops what was
+// goCache compiles a module that imports goCached, below dir. Go drops what was
 // not used for days from a cache, and must find nothing to drop.
-func goCache(ctx context.Context, tmp string) ([]image.Entry, error) {
-	module, cache := filepath.Join(tmp, "module"), filepath.Join(tmp, "cache")
+func goCache(ctx context.Context, dir string) ([]image.Entry, error) {
+	module, cache := filepath.Join(dir, "module"), filepath.Join(dir, "cache")
 	if err := writeModule(module); err != nil {
 		return nil, err
 	}

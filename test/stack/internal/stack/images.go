@@ -96,8 +96,7 @@ func images(big layers, bin string) ([]image.Image, error) {
 					"PATH=/usr/local/go/bin:/root/go/bin:" + systemPath[len("PATH="):],
 					// Jobs work without a network: what they need is in the image
 					// or in their repository.
-					"GOTOOLCHAIN=local", "GOPROXY=off", "GOFLAGS=-mod=mod", "CGO_ENABLED=0",
-					"GOCACHE=/" + goCacheDir,
+					"GOTOOLCHAIN=local", "GOPROXY=off", "CGO_ENABLED=0", "GOCACHE=/" + goCacheDir,
 				},
 				Cmd: []string{"bash"},
 			},

@@ -12,6 +12,7 @@ import (
 
 	"podlane/test/stack/internal/build"
 	"podlane/test/stack/internal/debian"
+	"podlane/test/stack/internal/host"
 	"podlane/test/stack/internal/image"
 )
 
@@ -34,7 +35,7 @@ type layers struct {
 }
 
 // bigLayers returns them from the cache, and makes those that it lacks.
-func (m *Manager) bigLayers(ctx context.Context) (layers, error) {
+func (m *Manager) bigLayers(ctx context.Context) (big layers, err error) {
 	unlock, err := build.Lock(ctx, filepath.Join(m.Cache, "layers", "lock"), func() {
 		m.say("waiting for another checkout to make images")
 	})
@@ -42,19 +43,33 @@ func (m *Manager) bigLayers(ctx context.Context) (layers, error) {
 		return layers{}, err
 	}
 	defer unlock()
-	system, err := m.systemLayers(ctx)
+	scratch := filepath.Join(m.Cache, "layers", "scratch")
+	if err := removeScratch(scratch); err != nil {
+		return layers{}, err
+	}
+	defer func() { err = errors.Join(err, removeScratch(scratch)) }()
+	system, err := m.systemLayers(ctx, scratch)
 	if err != nil {
 		return layers{}, fmt.Errorf("make root file system: %w", err)
 	}
-	golang, cache, err := m.goLayers(ctx)
+	golang, cache, err := m.goLayers(ctx, scratch)
 	if err != nil {
 		return layers{}, fmt.Errorf("make layers with go: %w", err)
 	}
 	return layers{tools: system[0], node: system[1], golang: golang, goCache: cache}, nil
 }
 
+// removeScratch removes the folder in which layers are made, also after a
+// command that was killed: debootstrap then leaves /proc mounted there.
+func removeScratch(dir string) error {
+	if err := host.UnmountBelow(dir); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
 // systemLayers are debianLayers' own.
-func (m *Manager) systemLayers(ctx context.Context) ([]*image.Layer, error) {
+func (m *Manager) systemLayers(ctx context.Context, scratch string) ([]*image.Layer, error) {
 	release, err := debian.ThisRelease(ctx)
 	if err != nil {
 		return nil, err
@@ -68,7 +83,7 @@ func (m *Manager) systemLayers(ctx context.Context) ([]*image.Layer, error) {
 	if found, err := openLayers(dirs); err == nil {
 		return found, nil
 	}
-	if err := m.makeSystem(ctx, release, dirs); err != nil {
+	if err := m.makeSystem(ctx, release, filepath.Join(scratch, "root"), dirs); err != nil {
 		return nil, err
 	}
 	return openLayers(dirs)
@@ -86,15 +101,13 @@ func openLayers(dirs []string) ([]*image.Layer, error) {
 	return out, nil
 }
 
-// makeSystem installs a system and cuts it into layers on the way.
-func (m *Manager) makeSystem(ctx context.Context, release debian.Release, dirs []string) (err error) {
+// makeSystem installs a system in root and cuts it into layers on the way.
+func (m *Manager) makeSystem(ctx context.Context, release debian.Release, root string, dirs []string) error {
 	m.say("making a root file system of %s; about a minute", release.Codename)
-	root, err := os.MkdirTemp(filepath.Join(m.Cache, "layers"), "root-")
-	if err != nil {
+	if err := os.MkdirAll(filepath.Dir(root), 0o755); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(root)) }()
-	log, err := os.Create(filepath.Join(m.Stack.LogDir, "rootfs.log"))
+	log, err := m.openLog("rootfs.log")
 	if err != nil {
 		return err
 	}
