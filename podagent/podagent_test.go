@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,6 +47,8 @@ type box struct {
 	t    *testing.T
 	root string
 	env  []string
+	// prefix runs a command in the container, if it has one.
+	prefix []string
 }
 
 func newBox(t *testing.T) *box {
@@ -73,7 +76,12 @@ func (b *box) layout() Layout {
 }
 
 func (b *box) command(args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(b.t.Context(), helper, args...)
+	return b.commandContext(b.t.Context(), args...)
+}
+
+func (b *box) commandContext(ctx context.Context, args ...string) *exec.Cmd {
+	argv := slices.Concat(b.prefix, []string{helper}, args)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = b.env
 	return cmd
 }
@@ -84,8 +92,7 @@ func (b *box) connect(ctx context.Context, stdin io.Reader, stdout, stderr io.Wr
 }
 
 func (b *box) session(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, started func(*os.Process)) error {
-	cmd := exec.CommandContext(ctx, helper, "run")
-	cmd.Env = b.env
+	cmd := b.commandContext(ctx, "run")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err
