@@ -37,7 +37,7 @@ type layers struct {
 // bigLayers returns them from the cache, and makes those that it lacks.
 func (m *Manager) bigLayers(ctx context.Context) (big layers, err error) {
 	unlock, err := build.Lock(ctx, filepath.Join(m.Cache, "layers", "lock"), func() {
-		m.say("waiting for another checkout to make images")
+		m.say("waiting for another stack to make images")
 	})
 	if err != nil {
 		return layers{}, err
