@@ -58,8 +58,8 @@ func TestHelperWaitsForTheBuildContainer(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	select {
-	case <-ended:
-		t.Fatalf("ended without a build container: %s", &stderr)
+	case err := <-ended:
+		t.Fatalf("ended without a build container: %v, %s", err, &stderr)
 	case <-time.After(time.Second):
 	}
 	if err := os.WriteFile(b.layout().buildUser(), []byte("0:0\n"), 0o644); err != nil {

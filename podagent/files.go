@@ -41,6 +41,25 @@ func lock(path string, how int) (*os.File, error) {
 	return f, nil
 }
 
+// lockBeforeSeen makes a file that has its content and its lock from the moment
+// at which others see it.
+func lockBeforeSeen(path, content string) (*os.File, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.WriteString(content)
+	if err = errors.Join(err, flock(f, unix.LOCK_EX|unix.LOCK_NB)); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 func flock(f *os.File, how int) error {
 	for {
 		err := unix.Flock(int(f.Fd()), how)

@@ -89,8 +89,11 @@ func outcome(dir stageDir) (*ExitRecord, error) {
 		return record, err
 	}
 	data, err := os.ReadFile(dir.failed())
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read how the stage failed: %w", err)
 	}
 	f := failure{Code: CodeInternal, Reason: "the stage failed"}
 	_ = json.Unmarshal(data, &f)

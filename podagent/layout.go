@@ -67,7 +67,8 @@ func (d stageDir) reserve() string { return d.file("reserve") }
 func (d stageDir) starting() string { return d.file("starting") }
 
 // supervised is locked by the supervisor until it has left its record, and
-// holds its process id. It is there if and only if the stage has been started.
+// holds its process id. It is there, locked, if and only if the stage has been
+// started.
 func (d stageDir) supervised() string { return d.file("supervised") }
 
 // followed is locked, together with others, by each session that follows.

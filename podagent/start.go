@@ -85,7 +85,8 @@ func (s *Server) supervise(dir stageDir, h Header, starting *os.File) error {
 		return err
 	}
 	defer ready.Close()
-	cmd := exec.Command(s.Program, "supervise", "--grace", strconv.Itoa(h.GraceSeconds), "--as-build-user="+strconv.FormatBool(h.AsBuildUser), string(dir))
+	args := []string{"supervise", "--grace", strconv.Itoa(h.GraceSeconds), "--as-build-user=" + strconv.FormatBool(h.AsBuildUser), string(dir)}
+	cmd := exec.Command(s.Program, args...) //nolint:noctx // it outlives the session
 	cmd.ExtraFiles = []*os.File{readyIn, starting}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()

@@ -76,8 +76,8 @@ func (s *Supervisor) Run() error {
 	return err
 }
 
-// begin makes the stage a started one. The lock comes last: whoever sees it
-// finds the rest.
+// begin makes the stage a started one. The locked file comes last: whoever sees
+// it finds the rest.
 func (s *Supervisor) begin(dir stageDir) (held, log *os.File, err error) {
 	// Room for the record on a disk that the job fills.
 	if err := os.WriteFile(dir.reserve(), make([]byte, 4096), 0o600); err != nil {
@@ -87,10 +87,7 @@ func (s *Supervisor) begin(dir stageDir) (held, log *os.File, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	held, err = lock(dir.supervised(), unix.LOCK_EX)
-	if err == nil {
-		_, err = fmt.Fprintf(held, "%d\n", os.Getpid())
-	}
+	held, err = lockBeforeSeen(dir.supervised(), fmt.Sprintln(os.Getpid()))
 	if err != nil {
 		log.Close()
 		return nil, nil, err
@@ -155,8 +152,11 @@ func (s *Supervisor) script(dir stageDir, log *os.File, terminate <-chan os.Sign
 		}
 		copied <- err
 	}()
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // the state tells
+	}()
 	var kill <-chan time.Time
 	for done := false; !done; {
 		select {
@@ -198,7 +198,7 @@ func (s *Supervisor) startShell(dir stageDir, out *os.File) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(shell, dir.script())
+	cmd := exec.Command(shell, dir.script()) //nolint:noctx // ended by its group's signals, with a grace period
 	cmd.Env = s.environ()
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
