@@ -22,9 +22,10 @@ func (b *Bed) settings(over Settings) string {
 			"helper_image": quote(stackenv.ImageHelper),
 			"cancel_grace": quote("3s"),
 		},
-		// The machine is small: jobs must not wait for each other's requests.
-		"resources.build":  {"cpu_request": quote("10m"), "memory_request": quote("16Mi")},
-		"resources.helper": {"cpu_request": quote("10m"), "memory_request": quote("16Mi")},
+		// Ten jobs fit on two cores, and yet get their share of a busy machine: with
+		// 10m each, an upload of a second took twenty while tests were compiled.
+		"resources.build":  {"cpu_request": quote("100m"), "memory_request": quote("16Mi")},
+		"resources.helper": {"cpu_request": quote("50m"), "memory_request": quote("16Mi")},
 	}
 	for table, values := range over {
 		if all[table] == nil {

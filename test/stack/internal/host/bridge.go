@@ -23,7 +23,27 @@ func EnsureBridge(ctx context.Context, name, address string) error {
 	if err := ip(ctx, "address", "replace", address, "dev", name); err != nil {
 		return err
 	}
+	mac, err := bridgeMAC(address)
+	if err != nil {
+		return err
+	}
+	if err := ip(ctx, "link", "set", name, "address", mac); err != nil {
+		return err
+	}
 	return ip(ctx, "link", "set", name, "up")
+}
+
+// bridgeMAC derives the bridge's hardware address from its IP address. A bridge
+// without one of its own takes the lowest of its ports' and changes it as pods
+// come and go: other pods then send to an address that nobody has, for up to
+// half a minute, until they ask anew.
+func bridgeMAC(address string) (string, error) {
+	addr, _, err := net.ParseCIDR(address)
+	if err != nil || addr.To4() == nil {
+		return "", fmt.Errorf("address of the bridge is %q, expected an IPv4 address with its prefix length", address)
+	}
+	// 0a: locally administered.
+	return net.HardwareAddr(append([]byte{0x0a, 0x58}, addr.To4()...)).String(), nil
 }
 
 // RemoveBridge removes the bridge and the host's ends of pods' links in it.

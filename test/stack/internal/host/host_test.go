@@ -67,3 +67,12 @@ func TestIsShim(t *testing.T) {
 		})
 	}
 }
+
+func TestBridgeMAC(t *testing.T) {
+	if got, err := bridgeMAC("10.107.0.1/24"); err != nil || got != "0a:58:0a:6b:00:01" {
+		t.Errorf("got %s, %v", got, err)
+	}
+	if _, err := bridgeMAC("nonsense"); err == nil {
+		t.Error("nonsense has a hardware address")
+	}
+}
