@@ -9,8 +9,6 @@ import (
 	"io"
 	"strings"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
 	"podlane/executor/gitlab"
 	"podlane/executor/pod"
 	"podlane/podagent"
@@ -48,7 +46,7 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 			return err
 		},
 		Lost: func(ctx context.Context) error {
-			if err := whyLost(ctx, client, name); err != nil {
+			if err := client.WhyLost(ctx, name); err != nil {
 				return err
 			}
 			return refused.tooMany(container)
@@ -116,24 +114,6 @@ func idRune(r rune) rune {
 	return '.'
 }
 
-// whyLost looks at the pod behind a broken stream: nil means that it is well,
-// or that the API server can't tell at the moment.
-func whyLost(ctx context.Context, client *pod.Client, name string) error {
-	p, err := client.Look(ctx, name)
-	switch {
-	case apierrors.IsNotFound(err):
-		return &pod.Failure{Reason: "pod lost", Detail: "the pod " + name + " is not there: it was deleted, or was never started"}
-	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
-		return &pod.Failure{Reason: "forbidden", Detail: err.Error(), Err: err}
-	case err != nil:
-		return nil
-	}
-	if failure := pod.Lost(p); failure != nil {
-		return failure
-	}
-	return nil
-}
-
 // explain makes a failure of the supervisor the system's, with the pod's own
 // reason if that knows more. Only a missing shell is the job author's.
 func (s *Stage) explain(ctx context.Context, client *pod.Client, name string, err error) error {
@@ -144,7 +124,7 @@ func (s *Stage) explain(ctx context.Context, client *pod.Client, name string, er
 	if stage.Code == podagent.CodeNoShell {
 		return jobError(err)
 	}
-	if lost := whyLost(ctx, client, name); lost != nil {
+	if lost := client.WhyLost(ctx, name); lost != nil {
 		return lost
 	}
 	return err

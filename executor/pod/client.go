@@ -167,6 +167,26 @@ func (c *Client) Look(ctx context.Context, name string) (*corev1.Pod, error) {
 	return pod, err
 }
 
+// WhyLost looks at the pod behind a broken stream. A nil error means that the
+// pod is well, or that the API server can't tell at the moment: it is worth
+// connecting again. Anything else is a *Failure.
+func (c *Client) WhyLost(ctx context.Context, name string) error {
+	pod, err := c.Look(ctx, name)
+	var lost *Failure
+	switch {
+	case err == nil:
+		lost = Lost(pod)
+	case apierrors.IsNotFound(err):
+		lost = &Failure{Reason: "pod lost", Detail: "the pod " + name + " is not there: it was deleted, or was never started"}
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		lost = &Failure{Reason: "forbidden", Detail: statusMessage(err), Err: err}
+	}
+	if lost == nil {
+		return nil
+	}
+	return lost
+}
+
 // Delete removes a pod, and with it what it owns. A pod that isn't there is
 // fine. The grace period is in seconds; 0 takes the pod out of the API at once.
 func (c *Client) Delete(ctx context.Context, name string, grace int64) error {

@@ -73,7 +73,7 @@ func (c *Client) WaitReady(ctx context.Context, pod *corev1.Pod, services []Serv
 		case <-ctx.Done():
 			return w.phases, w.giveUp(ctx)
 		case p := <-pods:
-			if f := w.observe(p); f != nil {
+			if f := w.observe(ctx, p); f != nil {
 				return w.phases, f
 			}
 		case e := <-events:
@@ -84,7 +84,9 @@ func (c *Client) WaitReady(ctx context.Context, pod *corev1.Pod, services []Serv
 			if f := w.pullsTooLong(); f != nil {
 				return w.phases, f
 			}
-			if time.Now().Before(w.quickUntil) {
+			// A container that has started can be asked at any time: it waits
+			// for its sibling itself, and being asked keeps the pod awake.
+			if w.phases.Started > 0 || time.Now().Before(w.quickUntil) {
 				poke(probe)
 			}
 		case err := <-ready:
@@ -131,7 +133,7 @@ func (w *starter) sayOnce(format string, args ...any) {
 }
 
 // observe judges a state of the pod.
-func (w *starter) observe(p *corev1.Pod) *Failure {
+func (w *starter) observe(ctx context.Context, p *corev1.Pod) *Failure {
 	if p == nil {
 		return &Failure{Reason: "pod lost", Detail: "the pod was deleted while the job waited for it"}
 	}
@@ -152,14 +154,14 @@ func (w *starter) observe(p *corev1.Pod) *Failure {
 	}
 	statuses := append(append([]corev1.ContainerStatus{}, p.Status.InitContainerStatuses...), p.Status.ContainerStatuses...)
 	for _, s := range statuses {
-		if f := w.observeContainer(p, s); f != nil {
+		if f := w.observeContainer(ctx, p, s); f != nil {
 			return f
 		}
 	}
 	return nil
 }
 
-func (w *starter) observeContainer(p *corev1.Pod, s corev1.ContainerStatus) *Failure {
+func (w *starter) observeContainer(ctx context.Context, p *corev1.Pod, s corev1.ContainerStatus) *Failure {
 	image := imageOf(p, s.Name)
 	switch {
 	case s.State.Waiting != nil:
@@ -178,20 +180,20 @@ func (w *starter) observeContainer(p *corev1.Pod, s corev1.ContainerStatus) *Fai
 		w.latest = "podlane-helper does not answer yet"
 		w.quickUntil = time.Now().Add(probeQuick)
 	case s.State.Terminated != nil:
-		return w.serviceEnded(s, image)
+		return w.serviceEnded(ctx, s, image)
 	}
 	return nil
 }
 
 // serviceEnded reports a service that ended before the job began. It is a
 // failure only if the job asked to wait for that service.
-func (w *starter) serviceEnded(s corev1.ContainerStatus, image string) *Failure {
+func (w *starter) serviceEnded(ctx context.Context, s corev1.ContainerStatus, image string) *Failure {
 	for _, svc := range w.services {
 		if svc.Container != s.Name || w.said["ended "+s.Name] {
 			continue
 		}
 		w.said["ended "+s.Name] = true
-		w.client.ReportService(context.Background(), w.pod.Name, svc, s.State.Terminated)
+		w.client.ReportService(ctx, w.pod.Name, svc, s.State.Terminated)
 		if len(svc.Ports) == 0 {
 			continue
 		}
@@ -275,7 +277,7 @@ func (w *starter) giveUp(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return &Failure{Reason: "not started in time", Detail: fmt.Sprintf("gave up after %s: %s", time.Since(w.began).Round(time.Second), w.latest), Err: context.DeadlineExceeded}
 	}
-	return fmt.Errorf("wait for pod %s: %w", w.pod.Name, context.Cause(ctx))
+	return fmt.Errorf("cancelled while waiting for the pod: %s", w.latest)
 }
 
 // probeUntilReady runs podlane-helper in the build container each time it is

@@ -49,7 +49,7 @@ func run(ctx context.Context, environ []string, out io.Writer) error {
 	}
 	samples, err := measure(ctx, b, calls)
 	if err == nil {
-		err = measureStage(ctx, b, samples)
+		err = measureStage(ctx, b, environ, out, samples)
 	}
 	if err := errors.Join(err, b.Close()); err != nil {
 		return err

@@ -25,7 +25,7 @@ const execs = 20
 // measureStage compares an empty stage with what it can't be faster than: one
 // exec of a program that ends at once, by a process that is there already. It
 // also looks at the memory of a stage that waits.
-func measureStage(ctx context.Context, b *bed.Bed, s *samples) (err error) {
+func measureStage(ctx context.Context, b *bed.Bed, environ []string, out io.Writer, s *samples) (err error) {
 	dir, err := os.MkdirTemp("", "podlane-bench-")
 	if err != nil {
 		return err
@@ -79,17 +79,17 @@ func measureStage(ctx context.Context, b *bed.Bed, s *samples) (err error) {
 		}
 		s.add("one empty stage", time.Since(began))
 	}
-	return waitingMemory(ctx, b, dir)
+	return waitingMemory(ctx, b, environ, out, dir)
 }
 
 // waitingMemory prints what a stage holds while its script runs.
-func waitingMemory(ctx context.Context, b *bed.Bed, dir string) error {
+func waitingMemory(ctx context.Context, b *bed.Bed, environ []string, out io.Writer, dir string) error {
 	script := filepath.Join(dir, "waits")
 	if err := os.WriteFile(script, []byte("sleep 5"), 0o600); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, b.Podlane, "run", script, "build_script")
-	cmd.Env = append(os.Environ(), "PODLANE_CONFIG="+b.Config, "JOB_RESPONSE_FILE="+filepath.Join(dir, "response.json"))
+	cmd.Env = append(environ[:len(environ):len(environ)], "PODLANE_CONFIG="+b.Config, "JOB_RESPONSE_FILE="+filepath.Join(dir, "response.json"))
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func waitingMemory(ctx context.Context, b *bed.Bed, dir string) error {
 	}
 	for line := range strings.Lines(string(status)) {
 		if name, value, _ := strings.Cut(line, ":"); name == "RssAnon" || name == "VmRSS" {
-			fmt.Printf("a waiting stage: %s %s\n", name, strings.TrimSpace(value))
+			fmt.Fprintf(out, "a waiting stage: %s %s\n", name, strings.TrimSpace(value))
 		}
 	}
 	return cmd.Wait()
