@@ -159,7 +159,10 @@ func (c *client) do(req *http.Request) (*http.Response, error) {
 	}
 	var urlErr *url.Error
 	if errors.As(err, &urlErr) {
-		if urlErr.Timeout() && errors.Is(urlErr.Err, context.DeadlineExceeded) {
+		// A connection that could not be made says so itself, and earlier.
+		var dial *net.OpError
+		connected := !errors.As(urlErr.Err, &dial) || dial.Op != "dial"
+		if connected && urlErr.Timeout() && errors.Is(urlErr.Err, context.DeadlineExceeded) {
 			return nil, fmt.Errorf("%s: no answer within %v", req.URL.Host, c.http.Timeout)
 		}
 		err = urlErr.Err
