@@ -1,10 +1,13 @@
 package pod
 
 import (
+	"bufio"
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"podlane/executor/gitlab"
@@ -127,4 +130,20 @@ func parsePorts(s string) ([]int, error) {
 		ports = append(ports, port)
 	}
 	return ports, nil
+}
+
+// ReportService writes a line about a service that has ended, and its last
+// lines of output.
+func (c *Client) ReportService(ctx context.Context, pod string, svc Service, t *corev1.ContainerStateTerminated) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	text, err := c.Logs(ctx, pod, svc.Container, 10, 16<<10)
+	if err != nil || text == "" {
+		c.log.Warnf("service %s %s, without output", svc.Name, endedHow(t))
+		return
+	}
+	c.log.Warnf("service %s %s; its last lines:", svc.Name, endedHow(t))
+	for scanner := bufio.NewScanner(strings.NewReader(text)); scanner.Scan(); {
+		c.log.Linef("  %s", scanner.Text())
+	}
 }
