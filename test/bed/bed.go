@@ -50,6 +50,8 @@ type Bed struct {
 	// Podlane is the program under test, Config its settings.
 	Podlane, Config string
 
+	environ []string
+
 	stop   context.CancelFunc
 	runner sync.WaitGroup
 	err    error
@@ -62,7 +64,7 @@ func Start(ctx context.Context, o Options) (b *Bed, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b = &Bed{Stack: stack, Podlane: filepath.Join(stack.Root, "bin", "podlane")}
+	b = &Bed{environ: o.Environ, Stack: stack, Podlane: filepath.Join(stack.Root, "bin", "podlane")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.Close())
@@ -167,7 +169,7 @@ func (b *Bed) Close() error {
 func (b *Bed) Call(ctx context.Context, dir string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, b.Podlane, args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PODLANE_CONFIG="+b.Config, "TMPDIR="+dir,
+	cmd.Env = append(b.environ[:len(b.environ):len(b.environ)], "PODLANE_CONFIG="+b.Config, "TMPDIR="+dir,
 		"JOB_RESPONSE_FILE="+filepath.Join(dir, "response.json"), "BUILD_EXIT_CODE_FILE="+filepath.Join(dir, "build_exit_code"))
 	out, err := cmd.CombinedOutput()
 	return string(out), err

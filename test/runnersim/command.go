@@ -29,7 +29,7 @@ type process struct {
 }
 
 func start(call *Call, stdout, stderr io.Writer) (*process, error) {
-	cmd := exec.Command(call.Path, call.Args...)
+	cmd := exec.Command(call.Path, call.Args...) //nolint:noctx // it is ended by signals, as the runner does
 	cmd.Dir = call.Dir
 	cmd.Env = call.Env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

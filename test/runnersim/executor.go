@@ -157,8 +157,8 @@ func (a *attempt) cleanup() {
 	}
 	ctx, cancel := context.WithTimeout(a.hard, a.cfg.Custom.CleanupTimeout)
 	defer cancel()
-	stdout := a.runnerLog.lines(slog.LevelDebug, "out")
-	stderr := a.runnerLog.lines(slog.LevelWarn, "err")
+	stdout := a.runnerLog.lines(ctx, slog.LevelDebug, "out")
+	stderr := a.runnerLog.lines(ctx, slog.LevelWarn, "err")
 	err := a.call(ctx, "cleanup", a.cfg.Custom.CleanupExec, a.cfg.Custom.CleanupArgs, stdout, stderr)
 	stdout.Close()
 	stderr.Close()

@@ -84,7 +84,7 @@ func (g *fakeGitLab) request(w http.ResponseWriter, r *http.Request) {
 
 func (g *fakeGitLab) job(r *http.Request) *fakeJob {
 	var id int64
-	fmt.Sscan(r.PathValue("id"), &id)
+	_, _ = fmt.Sscan(r.PathValue("id"), &id)
 	return g.jobs[id]
 }
 
@@ -141,7 +141,7 @@ func (g *fakeGitLab) update(w http.ResponseWriter, r *http.Request) {
 	}
 	j.last = body
 	var id int64
-	fmt.Sscan(r.PathValue("id"), &id)
+	_, _ = fmt.Sscan(r.PathValue("id"), &id)
 	g.finished <- id
 }
 

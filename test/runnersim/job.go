@@ -40,7 +40,7 @@ type job struct {
 
 // execute runs the whole job and returns its error. The job's own clock starts
 // here; interrupt ends when the runner is told to stop.
-func (j *job) execute(interrupt context.Context) error {
+func (j *job) execute(interrupt context.Context) error { //nolint:contextcheck // the job has a context of its own, which ends later: job.hard
 	j.log.println("Running with", fmt.Sprintf("gitlab-runner %s (%s)", runnerVersion, runnerRevision))
 	j.log.println(fmt.Sprintf("  on %s %s, system ID: %s", j.cfg.Name, shortToken(j.cfg.Token), systemID))
 	if err := j.unsupported(); err != nil {
@@ -65,7 +65,7 @@ func (j *job) execute(interrupt context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer a.cleanup()
+	defer a.cleanup() //nolint:contextcheck // as above
 	return j.build(ctx, interrupt, a)
 }
 
@@ -112,7 +112,7 @@ func (j *job) prepare(ctx context.Context) (*attempt, error) {
 		if err = a.prepare(ctx); err == nil {
 			return a, nil
 		}
-		a.cleanup()
+		a.cleanup() //nolint:contextcheck // as above
 		var build *buildError
 		switch {
 		case errors.As(err, &build):
@@ -161,7 +161,7 @@ func (j *job) build(ctx, interrupt context.Context, a *attempt) error {
 		return err
 	}
 	select {
-	case <-finished:
+	case <-finished: //nolint:errcheck // why it ended is known already
 	case <-time.After(waitForBuild):
 		j.log.warning("Timed out waiting for the build to finish")
 	}

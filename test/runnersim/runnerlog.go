@@ -16,7 +16,7 @@ func newRunnerLog(w io.Writer) runnerLog {
 
 // lines logs what is written to it, line by line; std says which of
 // cleanup_exec's streams it is. Close waits until all is logged.
-func (l runnerLog) lines(level slog.Level, std string) io.WriteCloser {
+func (l runnerLog) lines(ctx context.Context, level slog.Level, std string) io.WriteCloser {
 	r, w := io.Pipe()
 	lw := &lineWriter{PipeWriter: w, done: make(chan struct{})}
 	go func() {
@@ -25,7 +25,7 @@ func (l runnerLog) lines(level slog.Level, std string) io.WriteCloser {
 		for {
 			line, err := lines.ReadString('\n')
 			if line != "" {
-				l.Log(context.Background(), level, trimNewline(line), "cleanup_std", std)
+				l.Log(ctx, level, trimNewline(line), "cleanup_std", std)
 			}
 			if err != nil {
 				return

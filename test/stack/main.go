@@ -39,7 +39,7 @@ var errUnhealthy = errors.New("not all parts are up")
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	m, err := manager(getenv, stderr)
 	if err == nil {
-		cmd := commands(m)
+		cmd := commands(m) //nolint:contextcheck // cobra hands the context on
 		cmd.SetArgs(args)
 		cmd.SetOut(stdout)
 		cmd.SetErr(stderr)

@@ -65,7 +65,7 @@ func run(ctx context.Context, getenv func(string) string, names []string, log io
 		if ctx.Err() != nil {
 			break
 		}
-		listener, err := net.Listen("tcp", ":"+strings.TrimSpace(port))
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+strings.TrimSpace(port))
 		if err != nil {
 			fmt.Fprintf(log, "service: %v\n", err)
 			return 1

@@ -105,7 +105,7 @@ func goBuild(ctx context.Context, dir, out, ldflags string, packages ...string) 
 	args := append([]string{"build", "-trimpath", "-ldflags", strings.TrimSpace(ldflags), "-o", out}, packages...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	// The compilers that go has started may keep its output open when it is killed.

@@ -78,7 +78,7 @@ func (d Daemon) start() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(d.Path, d.Args...)
+	cmd := exec.Command(d.Path, d.Args...) //nolint:noctx // a daemon outlives its starter
 	cmd.Env = d.Env
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log

@@ -78,7 +78,7 @@ func aptGet(ctx context.Context, log io.Writer, args ...string) error {
 func run(ctx context.Context, log io.Writer, name string, args ...string) error {
 	var output bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	cmd.Env = append(cmd.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	cmd.Stdout = io.MultiWriter(&output, log)
 	cmd.Stderr = cmd.Stdout
 	// A program that it has started may keep its output open when it is killed.

@@ -107,7 +107,7 @@ func newAuthority() (pair, error) {
 	}, pair{})
 }
 
-func (ca pair) issue(leaf Certificate) (pair, error) {
+func (p pair) issue(leaf Certificate) (pair, error) {
 	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: leaf.User},
 		DNSNames:    leaf.Hosts,
@@ -124,7 +124,7 @@ func (ca pair) issue(leaf Certificate) (pair, error) {
 		}
 		template.IPAddresses = append(template.IPAddresses, ip)
 	}
-	return sign(template, ca)
+	return sign(template, p)
 }
 
 // sign makes a key for template and has ca sign it; an empty ca means that the

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"debug/elf"
 	"fmt"
 	"io/fs"
@@ -17,7 +18,7 @@ type busybox struct {
 }
 
 // findBusybox refuses one that needs a libc: images have none.
-func findBusybox() (busybox, error) {
+func findBusybox(ctx context.Context) (busybox, error) {
 	const path = "/bin/busybox"
 	f, err := elf.Open(path)
 	if err != nil {
@@ -29,7 +30,7 @@ func findBusybox() (busybox, error) {
 			return busybox{}, fmt.Errorf("%s is linked dynamically: install the package busybox-static", path)
 		}
 	}
-	names, err := exec.Command(path, "--list").Output()
+	names, err := exec.CommandContext(ctx, path, "--list").Output()
 	if err != nil {
 		return busybox{}, fmt.Errorf("ask %s for its applets: %w", path, err)
 	}

@@ -17,7 +17,7 @@ func randomPassword() string { return rand.Text() }
 
 // deliverImages gives the node its images and the registry its two.
 func (m *Manager) deliverImages(ctx context.Context, big layers, registry part) error {
-	list, err := images(big, m.binDir())
+	list, err := images(ctx, big, m.binDir())
 	if err != nil {
 		return fmt.Errorf("make images: %w", err)
 	}

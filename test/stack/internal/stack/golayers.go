@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -81,7 +80,7 @@ func goCache(ctx context.Context, dir string) ([]image.Entry, error) {
 	for _, step := range goCacheSteps {
 		cmd := exec.CommandContext(ctx, "go", step...)
 		cmd.Dir = module
-		cmd.Env = append(os.Environ(), "GOCACHE="+cache, "CGO_ENABLED=0", "GOFLAGS=")
+		cmd.Env = append(cmd.Environ(), "GOCACHE="+cache, "CGO_ENABLED=0", "GOFLAGS=")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("go %s: %w: %s", strings.Join(step, " "), err, bytes.TrimSpace(out))
 		}

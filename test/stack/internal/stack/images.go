@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -12,7 +13,7 @@ import (
 const systemPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // images are all images of the node. bin has the checkout's programs.
-func images(big layers, bin string) ([]image.Image, error) {
+func images(ctx context.Context, big layers, bin string) ([]image.Image, error) {
 	var failed error
 	small := func(entries ...image.Entry) *image.Layer {
 		l, err := image.NewLayer(entries)
@@ -21,7 +22,7 @@ func images(big layers, bin string) ([]image.Image, error) {
 		}
 		return l
 	}
-	busybox, err := findBusybox()
+	busybox, err := findBusybox(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -137,7 +137,7 @@ func TestImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := images(layers{tools: l, node: l, golang: l, goCache: l}, bin)
+	list, err := images(t.Context(), layers{tools: l, node: l, golang: l, goCache: l}, bin)
 	if err != nil {
 		t.Fatal(err)
 	}

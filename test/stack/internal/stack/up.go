@@ -178,7 +178,7 @@ func (m *Manager) ensure(ctx context.Context, list []part, names ...string) erro
 		if err := p.Stop(ctx, stopGrace); err != nil {
 			return err
 		}
-		if err := portsFree(p); err != nil {
+		if err := portsFree(ctx, p); err != nil {
 			return err
 		}
 		if err := p.Start(); err != nil {
@@ -190,9 +190,9 @@ func (m *Manager) ensure(ctx context.Context, list []part, names ...string) erro
 
 // portsFree says it clearly when another program has a part's port, which the
 // part itself would bury in its log.
-func portsFree(p part) error {
+func portsFree(ctx context.Context, p part) error {
 	for _, address := range p.listens {
-		listener, err := net.Listen("tcp", address)
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 		if err != nil {
 			return fmt.Errorf("start %s: its address %s is taken by another program, choose another number in PODLANE_STACK: %w", p.Name, address, err)
 		}
