@@ -21,7 +21,9 @@ unit: ## tests that need nothing but Go
 	$(GO) test $$($(GO) list ./... | grep -v /test/e2e)
 
 e2e: build ## end to end on the cluster in KUBECONFIG; see docs/testing.md
-	$(GO) test -count=1 -parallel 8 -timeout 60m ./test/e2e/... -cluster
+	$(STACK) images .local/images.tar
+	$${PODLANE_E2E_LOAD:?a command that loads an image archive into the cluster} .local/images.tar
+	PODLANE_E2E_CLUSTER=1 $(GO) test -count=1 -parallel 8 -timeout 60m ./test/e2e/...
 
 demo: up ## run the example pipeline and show it
 	$(GO) run ./test/demo

@@ -4,10 +4,12 @@
 package bed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +44,7 @@ type Options struct {
 
 // Bed is a running bed.
 type Bed struct {
+	// Stack is empty on a cluster that is not the test stack: see HasStack.
 	Stack  stackenv.Stack
 	GitLab *gitlabsim.Server
 	Kube   *Kube
@@ -51,6 +54,7 @@ type Bed struct {
 	Podlane, Config string
 
 	environ []string
+	place   place
 
 	stop   context.CancelFunc
 	runner sync.WaitGroup
@@ -58,20 +62,26 @@ type Bed struct {
 }
 
 // Start starts a GitLab and a runner against the stack that PODLANE_STACK
-// names, which must be up.
+// names, which must be up, or against the cluster in KUBECONFIG.
 func Start(ctx context.Context, o Options) (b *Bed, err error) {
-	stack, err := findStack(o)
+	at, stack, err := findPlace(o)
 	if err != nil {
 		return nil, err
 	}
-	b = &Bed{environ: o.Environ, Stack: stack, Podlane: filepath.Join(stack.Root, "bin", "podlane")}
+	b = &Bed{environ: o.Environ, place: at, Stack: stack, Podlane: filepath.Join(at.root, "bin", "podlane")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.Close())
 		}
 	}()
-	if b.Kube, err = connect(stack.AdminKubeconfig, stackenv.Namespace); err != nil {
+	if b.Kube, err = connect(at.adminKubeconfig, at.namespace); err != nil {
 		return b, err
+	}
+	// A stack that has been taken down leaves its files.
+	ping, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if _, err := b.Kube.Pods(ping, ""); err != nil {
+		return b, fmt.Errorf("the cluster does not answer: %w; hint: make up", err)
 	}
 	if b.Dir, err = os.MkdirTemp("", "podlane-bed-"); err != nil {
 		return b, err
@@ -80,7 +90,7 @@ func Start(ctx context.Context, o Options) (b *Bed, err error) {
 	if err := os.WriteFile(b.Config, []byte(b.settings(o.Settings)), 0o600); err != nil {
 		return b, err
 	}
-	if b.GitLab, err = gitlabsim.Start(ctx, gitlabsim.Options{Addr: stack.BridgeIP + ":0", UpdateInterval: time.Second}); err != nil {
+	if b.GitLab, err = gitlabsim.Start(ctx, gitlabsim.Options{Addr: net.JoinHostPort(at.address, "0"), UpdateInterval: time.Second}); err != nil {
 		return b, err
 	}
 	return b, b.startRunner(ctx, o)
@@ -105,6 +115,54 @@ func findStack(o Options) (stackenv.Stack, error) {
 		}
 	}
 	return stack, nil
+}
+
+// place is where a bed runs: on the test stack, or on any other cluster.
+type place struct {
+	root, namespace                    string
+	adminKubeconfig, productKubeconfig string
+	// address is where pods reach this machine.
+	address string
+}
+
+// findPlace reads PODLANE_E2E_CLUSTER and its siblings: see docs/testing.md.
+func findPlace(o Options) (place, stackenv.Stack, error) {
+	if lookup(o.Environ, "PODLANE_E2E_CLUSTER") == "" {
+		stack, err := findStack(o)
+		return place{
+			root: stack.Root, namespace: stackenv.Namespace, address: stack.BridgeIP,
+			adminKubeconfig: stack.AdminKubeconfig, productKubeconfig: stack.ProductKubeconfig,
+		}, stack, err
+	}
+	root, err := stackenv.FindRoot(o.Root)
+	if err != nil {
+		return place{}, stackenv.Stack{}, err
+	}
+	kubeconfig := lookup(o.Environ, "KUBECONFIG")
+	if kubeconfig == "" {
+		return place{}, stackenv.Stack{}, errors.New("KUBECONFIG is not set: which cluster?")
+	}
+	p := place{
+		root: root, adminKubeconfig: kubeconfig, productKubeconfig: kubeconfig,
+		namespace: cmp.Or(lookup(o.Environ, "PODLANE_E2E_NAMESPACE"), stackenv.Namespace),
+		address:   lookup(o.Environ, "PODLANE_E2E_ADDRESS"),
+	}
+	if p.address == "" {
+		p.address, err = outboundAddress()
+	}
+	return p, stackenv.Stack{}, err
+}
+
+// outboundAddress is this machine's address towards the world. Nothing is sent
+// to find out.
+func outboundAddress() (string, error) {
+	conn, err := net.Dial("udp", "192.0.2.1:9") //nolint:noctx // it only asks the routing table
+	if err != nil {
+		return "", fmt.Errorf("find this machine's address: %w; hint: set PODLANE_E2E_ADDRESS", err)
+	}
+	defer conn.Close()
+	host, _, err := net.SplitHostPort(conn.LocalAddr().String())
+	return host, err
 }
 
 // startRunner starts the runner: GITLAB_RUNNER if that names one, else the
@@ -147,6 +205,13 @@ func (b *Bed) startRunner(ctx context.Context, o Options) error {
 	b.runner.Go(func() { b.err = runner.Run(ctx) })
 	return nil
 }
+
+// Root is the checkout's folder.
+func (b *Bed) Root() string { return b.place.root }
+
+// HasStack tells whether the bed runs on the test stack, with its registry, its
+// audit log and its containerd.
+func (b *Bed) HasStack() bool { return b.Stack.Dir != "" }
 
 // Close stops the runner, which cleans up after its jobs, and GitLab.
 func (b *Bed) Close() error {

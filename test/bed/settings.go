@@ -16,7 +16,7 @@ type Settings map[string]map[string]string
 // place of the bed's own.
 func (b *Bed) settings(over Settings) string {
 	all := Settings{
-		"kubernetes": {"kubeconfig": quote(b.Stack.ProductKubeconfig), "namespace": quote(stackenv.Namespace)},
+		"kubernetes": {"kubeconfig": quote(b.place.productKubeconfig), "namespace": quote(b.place.namespace)},
 		"job": {
 			"image":        quote(stackenv.ImageJob),
 			"helper_image": quote(stackenv.ImageHelper),

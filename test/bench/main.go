@@ -58,7 +58,7 @@ func run(ctx context.Context, environ []string, out io.Writer) error {
 	if err := show(out, figures); err != nil {
 		return err
 	}
-	return save(filepath.Join(b.Stack.Root, ".local", "bench", "overhead.json"), figures)
+	return save(filepath.Join(b.Root(), ".local", "bench", "overhead.json"), figures)
 }
 
 // measure runs the jobs and collects a value of each figure for each of them.

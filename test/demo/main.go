@@ -71,7 +71,7 @@ func run(ctx context.Context, environ []string, out io.Writer) (err error) {
 // prepare puts the example into a project and plans its pipeline for a merge
 // request.
 func prepare(ctx context.Context, b *bed.Bed) (*gitlabsim.Pipeline, *pipeline.Plan, error) {
-	dir := filepath.Join(b.Stack.Root, "examples", "monorepo")
+	dir := filepath.Join(b.Root(), "examples", "monorepo")
 	project, err := b.GitLab.AddProject(ctx, gitlabsim.ProjectSpec{Path: "examples/monorepo"})
 	if err != nil {
 		return nil, nil, err

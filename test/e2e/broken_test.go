@@ -92,6 +92,7 @@ func through(t *testing.T, b *bed.Bed, proxy string) string {
 // job: not a byte is lost or doubled, and the exit code is right.
 func TestConnectionsThatBreak(t *testing.T) {
 	t.Parallel()
+	needsStack(t)
 	c := newCutter(t, strings.TrimPrefix(shared.Stack.APIServerURL(), "https://"), func() time.Duration {
 		return 300*time.Millisecond + rand.N(time.Second)
 	})

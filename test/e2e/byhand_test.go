@@ -95,6 +95,7 @@ func TestPrepareThreeTimes(t *testing.T) {
 
 func TestCleanupAfterAFailedPrepare(t *testing.T) {
 	t.Parallel()
+	needsStack(t)
 	dir, jobURL := byHand(t, shared.Stack.RegistryAddress+"/public/nothing:1")
 	if out, err := shared.Call(t.Context(), dir, "prepare"); err == nil {
 		t.Errorf("prepare succeeded: %s", out)

@@ -20,6 +20,7 @@ import (
 
 func TestImageThatDoesNotExist(t *testing.T) {
 	t.Parallel()
+	needsStack(t)
 	image := shared.Stack.RegistryAddress + "/public/nothing:1"
 	o := run(t, gitlabsim.JobSpec{Image: gitlabsim.Image{Name: image}, Script: []string{"true"}})
 	o.failed(t, 1, "podlane: error: image not found: "+image)
@@ -36,6 +37,7 @@ func TestInvalidImageName(t *testing.T) {
 
 func TestPull(t *testing.T) {
 	t.Parallel()
+	needsStack(t)
 	password, err := os.ReadFile(shared.Stack.RegistryPasswordFile)
 	if err != nil {
 		t.Fatal(err)
@@ -113,6 +115,7 @@ func TestQuota(t *testing.T) {
 
 func TestNoSuchHelperImage(t *testing.T) {
 	t.Parallel()
+	needsStack(t)
 	b := newBed(t, bed.Settings{"job": {"helper_image": `"` + shared.Stack.RegistryAddress + `/public/no-helper:1"`}})
 	runOn(t, b, gitlabsim.JobSpec{Script: []string{"true"}}).failed(t, 1, "podlane: error: image not found: "+shared.Stack.RegistryAddress+"/public/no-helper:1")
 }

@@ -135,6 +135,10 @@ func commands(m *stack.Manager) *cobra.Command {
 			Use: "restart PART", Short: "Kill one part and start it again, as a crash would", Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error { return m.Restart(cmd.Context(), args[0]) },
 		},
+		&cobra.Command{
+			Use: "images FILE", Short: "Write the tests' images into an OCI archive, for another cluster's nodes", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error { return m.WriteImages(cmd.Context(), args[0]) },
+		},
 	)
 	return root
 }

@@ -19,6 +19,20 @@ type named struct {
 	v1.Image
 }
 
+// Write writes images as one OCI layout in a tar, whole, for `ctr images import`
+// and the like.
+func Write(w io.Writer, images []Image) error {
+	var all []named
+	for _, img := range images {
+		built, err := img.build()
+		if err != nil {
+			return err
+		}
+		all = append(all, named{name: img.Name, Image: built})
+	}
+	return writeArchive(w, all, func(v1.Hash) bool { return false })
+}
+
 // writeArchive writes images as one OCI layout in a tar. Blobs that the
 // receiver has are left out, and each of the others stands in it once.
 func writeArchive(w io.Writer, images []named, has func(v1.Hash) bool) error {

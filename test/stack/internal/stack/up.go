@@ -142,12 +142,21 @@ func (m *Manager) build(ctx context.Context) (programs, error) {
 		}
 		paths[s.Name] = path
 	}
+	if err := m.buildPrograms(ctx); err != nil {
+		return programs{}, err
+	}
+	return programs{kube: paths["kube"], etcd: paths["etcd"], dir: m.binDir()}, nil
+}
+
+// buildPrograms makes the programs in images, but for podlane-helper, and the
+// registry.
+func (m *Manager) buildPrograms(ctx context.Context) error {
 	err := build.Programs(ctx, m.Stack.Root, m.binDir(),
 		"./test/stack/registry", "./test/images/pause", "./test/images/noshell", "./test/images/service")
 	if err != nil {
-		return programs{}, fmt.Errorf("build programs for images: %w", err)
+		return fmt.Errorf("build programs for images: %w", err)
 	}
-	return programs{kube: paths["kube"], etcd: paths["etcd"], dir: m.binDir()}, nil
+	return nil
 }
 
 // buildHelper builds podlane-helper. If that fails, the one built before stays,
