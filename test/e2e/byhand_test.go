@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"os"
@@ -24,6 +25,8 @@ func byHand(t *testing.T, image string) (dir, jobURL string) {
 		"git_info":    map[string]any{"repo_url": repo + ".git"},
 		"runner_info": map[string]any{"timeout": 300},
 		"image":       map[string]any{"name": image},
+		"credentials": []any{map[string]any{"type": "registry", "url": "registry.invalid", "username": "u", "password": marker}},
+		"services":    []any{map[string]any{"name": stackenv.ImageService}},
 		"inputs":      map[string]any{},
 	})
 	if err != nil {
@@ -143,5 +146,29 @@ func TestRunWithoutAPod(t *testing.T) {
 	out, err := shared.Call(t.Context(), dir, "run", script, "build_script")
 	if err == nil || !strings.Contains(out, "podlane: error: pod lost: the pod podlane-p9-j") {
 		t.Errorf("got %v: %s", err, out)
+	}
+}
+
+// Should cleanup never come, the cluster itself takes a job's secrets away with
+// its pod.
+func TestSecretsGoWithThePod(t *testing.T) {
+	t.Parallel()
+	dir, jobURL := byHand(t, stackenv.ImageJob)
+	call(t, dir, "prepare")
+	pods, err := shared.Kube.Pods(t.Context(), jobURL)
+	secrets, err2 := shared.Kube.Secrets(t.Context(), jobURL)
+	if err := errors.Join(err, err2); err != nil || len(pods) != 1 || len(secrets) != 2 {
+		t.Fatalf("%d pods and %d secrets, %v; want 1 and 2", len(pods), len(secrets), err)
+	}
+	for _, secret := range secrets {
+		if owners := secret.OwnerReferences; len(owners) != 1 || owners[0].UID != pods[0].UID {
+			t.Errorf("secret %s is owned by %v, want the pod", secret.Name, owners)
+		}
+	}
+	if err := shared.Kube.DeletePod(t.Context(), pods[0].Name); err != nil {
+		t.Fatal(err)
+	}
+	if err := nothingLeft(t.Context(), jobURL); err != nil {
+		t.Error(err)
 	}
 }
