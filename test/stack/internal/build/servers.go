@@ -58,8 +58,8 @@ func (b Builder) Server(ctx context.Context, s Server) (string, error) {
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
 	}
-	unlock, err := Lock(ctx, filepath.Join(b.Cache, "servers", "lock"), func() {
-		b.Say("waiting for another build to end")
+	unlock, err := Lock(ctx, filepath.Join(b.Cache, "servers", "lock"), "build of "+s.Name+" in "+b.Root, func(holder string) {
+		b.Say("waiting for the %s to end", holder)
 	})
 	if err != nil {
 		return "", err

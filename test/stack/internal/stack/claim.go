@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"podlane/test/stack/internal/build"
 	"podlane/test/stack/stackenv"
@@ -17,10 +18,17 @@ import (
 // sockets) belong to.
 func ownerFile(s stackenv.Stack) string { return filepath.Join(s.RunDir, "owner") }
 
-// lock keeps two commands for one number apart, from whichever checkout.
-func (m *Manager) lock(ctx context.Context) (unlock func(), err error) {
-	return build.Lock(ctx, m.Stack.RunDir+".lock", func() {
-		m.say("waiting for another command on stack %d to end", m.Stack.Number)
+// lockLimit is far beyond what one command takes: a first up 8 minutes on 2
+// cores.
+const lockLimit = 20 * time.Minute
+
+// lock keeps two commands for one number apart, from whichever checkout. It
+// waits for the one that came first.
+func (m *Manager) lock(ctx context.Context, command string) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lockLimit, fmt.Errorf("it has not ended after %s", lockLimit))
+	defer cancel()
+	return build.Lock(ctx, m.Stack.RunDir+".lock", command+" in "+m.Stack.Root, func(holder string) {
+		m.say("waiting for %s to end", holder)
 	})
 }
 

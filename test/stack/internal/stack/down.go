@@ -21,7 +21,7 @@ func (m *Manager) Down(ctx context.Context, purge bool) error {
 	if err := needRoot(); err != nil {
 		return err
 	}
-	unlock, err := m.lock(ctx)
+	unlock, err := m.lock(ctx, "down")
 	if err != nil {
 		return err
 	}

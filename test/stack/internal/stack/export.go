@@ -15,7 +15,7 @@ func (m *Manager) WriteImages(ctx context.Context, file string) error {
 	if err := needRoot(); err != nil {
 		return err
 	}
-	unlock, err := m.lock(ctx)
+	unlock, err := m.lock(ctx, "images")
 	if err != nil {
 		return err
 	}

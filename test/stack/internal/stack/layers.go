@@ -36,8 +36,8 @@ type layers struct {
 
 // bigLayers returns them from the cache, and makes those that it lacks.
 func (m *Manager) bigLayers(ctx context.Context) (big layers, err error) {
-	unlock, err := build.Lock(ctx, filepath.Join(m.Cache, "layers", "lock"), func() {
-		m.say("waiting for another stack to make images")
+	unlock, err := build.Lock(ctx, filepath.Join(m.Cache, "layers", "lock"), "making of images in "+m.Stack.Root, func(holder string) {
+		m.say("waiting for the %s to end", holder)
 	})
 	if err != nil {
 		return layers{}, err

@@ -12,7 +12,7 @@ func (m *Manager) Restart(ctx context.Context, name string) error {
 	if err := needRoot(); err != nil {
 		return err
 	}
-	unlock, err := m.lock(ctx)
+	unlock, err := m.lock(ctx, "restart")
 	if err != nil {
 		return err
 	}

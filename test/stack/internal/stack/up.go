@@ -29,7 +29,7 @@ func (m *Manager) Up(ctx context.Context) error {
 	if err := needRoot(); err != nil {
 		return err
 	}
-	unlock, err := m.lock(ctx)
+	unlock, err := m.lock(ctx, "up")
 	if err != nil {
 		return err
 	}
