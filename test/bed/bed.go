@@ -4,7 +4,6 @@
 package bed
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -64,7 +62,7 @@ type Bed struct {
 // Start starts a GitLab and a runner against the stack that PODLANE_STACK
 // names, which must be up, or against the cluster in KUBECONFIG.
 func Start(ctx context.Context, o Options) (b *Bed, err error) {
-	at, stack, err := findPlace(o)
+	at, stack, err := findPlace(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -77,11 +75,8 @@ func Start(ctx context.Context, o Options) (b *Bed, err error) {
 	if b.Kube, err = connect(at.adminKubeconfig, at.namespace); err != nil {
 		return b, err
 	}
-	// A stack that has been taken down leaves its files.
-	ping, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if _, err := b.Kube.Pods(ping, ""); err != nil {
-		return b, fmt.Errorf("the cluster does not answer: %w; hint: make up", err)
+	if err := b.checkCluster(ctx); err != nil {
+		return b, err
 	}
 	if b.Dir, err = os.MkdirTemp("", "podlane-bed-"); err != nil {
 		return b, err
@@ -96,73 +91,24 @@ func Start(ctx context.Context, o Options) (b *Bed, err error) {
 	return b, b.startRunner(ctx, o)
 }
 
-func findStack(o Options) (stackenv.Stack, error) {
-	root, err := stackenv.FindRoot(o.Root)
-	if err != nil {
-		return stackenv.Stack{}, err
+// checkCluster says at once what all tests would say at their end. A stack that
+// has been taken down leaves its files; an account on another cluster may lack
+// rights.
+func (b *Bed) checkCluster(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err := b.Kube.Pods(ctx, "")
+	if err == nil {
+		_, err = b.Kube.Secrets(ctx, "")
 	}
-	number, err := stackenv.ParseNumber(lookup(o.Environ, "PODLANE_STACK"))
-	if err != nil {
-		return stackenv.Stack{}, err
+	switch {
+	case err == nil:
+		return nil
+	case b.HasStack():
+		return fmt.Errorf("look at the test bed's cluster: %w; hint: make up", err)
+	default:
+		return fmt.Errorf("look at the cluster in KUBECONFIG: %w", err)
 	}
-	stack, err := stackenv.New(root, number)
-	if err != nil {
-		return stack, err
-	}
-	for _, file := range []string{stack.ProductKubeconfig, filepath.Join(root, "bin", "podlane")} {
-		if _, err := os.Stat(file); err != nil {
-			return stack, fmt.Errorf("the test bed is not up: %w; hint: make up", err)
-		}
-	}
-	return stack, nil
-}
-
-// place is where a bed runs: on the test stack, or on any other cluster.
-type place struct {
-	root, namespace                    string
-	adminKubeconfig, productKubeconfig string
-	// address is where pods reach this machine.
-	address string
-}
-
-// findPlace reads PODLANE_E2E_CLUSTER and its siblings: see docs/testing.md.
-func findPlace(o Options) (place, stackenv.Stack, error) {
-	if lookup(o.Environ, "PODLANE_E2E_CLUSTER") == "" {
-		stack, err := findStack(o)
-		return place{
-			root: stack.Root, namespace: stackenv.Namespace, address: stack.BridgeIP,
-			adminKubeconfig: stack.AdminKubeconfig, productKubeconfig: stack.ProductKubeconfig,
-		}, stack, err
-	}
-	root, err := stackenv.FindRoot(o.Root)
-	if err != nil {
-		return place{}, stackenv.Stack{}, err
-	}
-	kubeconfig := lookup(o.Environ, "KUBECONFIG")
-	if kubeconfig == "" {
-		return place{}, stackenv.Stack{}, errors.New("KUBECONFIG is not set: which cluster?")
-	}
-	p := place{
-		root: root, adminKubeconfig: kubeconfig, productKubeconfig: kubeconfig,
-		namespace: cmp.Or(lookup(o.Environ, "PODLANE_E2E_NAMESPACE"), stackenv.Namespace),
-		address:   lookup(o.Environ, "PODLANE_E2E_ADDRESS"),
-	}
-	if p.address == "" {
-		p.address, err = outboundAddress()
-	}
-	return p, stackenv.Stack{}, err
-}
-
-// outboundAddress is this machine's address towards the world. Nothing is sent
-// to find out.
-func outboundAddress() (string, error) {
-	conn, err := net.Dial("udp", "192.0.2.1:9") //nolint:noctx // it only asks the routing table
-	if err != nil {
-		return "", fmt.Errorf("find this machine's address: %w; hint: set PODLANE_E2E_ADDRESS", err)
-	}
-	defer conn.Close()
-	host, _, err := net.SplitHostPort(conn.LocalAddr().String())
-	return host, err
 }
 
 // startRunner starts the runner: GITLAB_RUNNER if that names one, else the
@@ -238,13 +184,4 @@ func (b *Bed) Call(ctx context.Context, dir string, args ...string) (string, err
 		"JOB_RESPONSE_FILE="+filepath.Join(dir, "response.json"), "BUILD_EXIT_CODE_FILE="+filepath.Join(dir, "build_exit_code"))
 	out, err := cmd.CombinedOutput()
 	return string(out), err
-}
-
-func lookup(environ []string, key string) string {
-	for i := len(environ) - 1; i >= 0; i-- {
-		if value, ok := strings.CutPrefix(environ[i], key+"="); ok {
-			return value
-		}
-	}
-	return ""
 }
