@@ -4,6 +4,7 @@
 package bed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,7 +120,7 @@ func (b *Bed) startRunner(ctx context.Context, o Options) error {
 		URL:        b.GitLab.URL(),
 		Token:      b.GitLab.RunnerToken(),
 		Name:       "test runner",
-		Concurrent: max(o.Concurrent, 1),
+		Concurrent: cmp.Or(o.Concurrent, 4),
 		TempDir:    b.Dir,
 		Environ:    append(o.Environ[:len(o.Environ):len(o.Environ)], "PODLANE_CONFIG="+b.Config),
 		Custom: runnersim.Custom{
@@ -133,9 +134,6 @@ func (b *Bed) startRunner(ctx context.Context, o Options) error {
 		UpdateInterval: 200 * time.Millisecond,
 		Log:            o.Log,
 		Hooks:          o.Hooks,
-	}
-	if o.Concurrent == 0 {
-		config.Concurrent = 4
 	}
 	if config.Log == nil {
 		config.Log = io.Discard

@@ -12,7 +12,7 @@ import (
 // Settings are tables of podlane.toml: table, key, value in TOML's notation.
 type Settings map[string]map[string]string
 
-// settings writes podlane.toml for the stack, with the given values in the
+// settings writes podlane.toml for where the bed runs, with the given values in the
 // place of the bed's own.
 func (b *Bed) settings(over Settings) string {
 	all := Settings{
