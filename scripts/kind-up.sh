@@ -19,7 +19,7 @@ fi
 kind get kubeconfig --name "$name" >"$kubeconfig"
 export KUBECONFIG=$kubeconfig
 kubectl create namespace "$namespace" --dry-run=client -o yaml | kubectl apply -f - >&2
-kubectl apply -n "$namespace" -f "$here/deploy/rbac.yaml" >&2
+sed "s/namespace: podlane-ci/namespace: $namespace/" "$here/deploy/rbac.yaml" | kubectl apply -n "$namespace" -f - >&2
 
 cat <<EOT
 export KUBECONFIG=$kubeconfig
