@@ -81,7 +81,7 @@ func (f *Follower) Run(ctx context.Context, header Header, script []byte) (*Exit
 		if run.progress() {
 			pause.Reset()
 		}
-		if err := run.mayRetry(work, f); err != nil {
+		if err := run.mayRetry(work); err != nil {
 			if ctx.Err() != nil {
 				return nil, ErrCancelled
 			}
@@ -152,21 +152,21 @@ func (r *following) progress() bool {
 }
 
 // mayRetry says why a broken stream can't be connected again, or nil.
-func (r *following) mayRetry(ctx context.Context, f *Follower) error {
-	if f.Lost != nil {
-		if err := f.Lost(ctx); err != nil {
+func (r *following) mayRetry(ctx context.Context) error {
+	if r.Lost != nil {
+		if err := r.Lost(ctx); err != nil {
 			return err
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	silent := time.Since(r.lastEvent)
-	if silent > f.Budget {
+	if silent > r.Budget {
 		return fmt.Errorf("no connection to the pod for %s: %w", silent.Round(time.Second), r.broken)
 	}
 	if !r.notified && silent > SilenceLimit {
 		r.notified = true
-		f.Notify("lost the connection to the pod, trying again for up to %s; the script goes on: %v", f.Budget, r.broken)
+		r.Notify("lost the connection to the pod, trying again for up to %s; the script goes on: %v", r.Budget, r.broken)
 	}
 	return nil
 }
