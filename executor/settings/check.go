@@ -19,30 +19,44 @@ var (
 	quantity     = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$`)
 )
 
-// check reports values of the right type that can't be meant.
+// checker reports values of the right type that can't be meant.
+type checker struct{ *decoder }
+
+func (c checker) must(ok bool, key, found, expected string) {
+	if !ok {
+		c.add(key, strconv.Quote(found), expected)
+	}
+}
+
+func (c checker) oneOf(key, found string, values ...string) {
+	c.must(slices.Contains(values, found), key, found, "one of "+strings.Join(values, ", "))
+}
+
+func (c checker) between(key string, found Duration, lowest, highest time.Duration) {
+	c.must(found.D() >= lowest && found.D() <= highest, key, found.String(), fmt.Sprintf("a duration from %s to %s", lowest, highest))
+}
+
+// check reports all of them.
 func (s *Settings) check(d *decoder) {
-	must := func(ok bool, key, found, expected string) {
-		if !ok {
-			d.add(key, strconv.Quote(found), expected)
-		}
-	}
-	oneOf := func(key, found string, values ...string) {
-		must(slices.Contains(values, found), key, found, "one of "+strings.Join(values, ", "))
-	}
+	c := checker{d}
+	must, oneOf, between := c.must, c.oneOf, c.between
 	dir := func(key, found string) {
 		must(path.IsAbs(found) && path.Clean(found) == found && found != "/", key, found, `an absolute path other than "/", without "..", "//" or a final "/"`)
 	}
 	name := func(key, found string) {
 		must(found == "" || dnsSubdomain.MatchString(found), key, found, "the name of a Kubernetes object")
 	}
-	between := func(key string, found Duration, lowest, highest time.Duration) {
-		must(found.D() >= lowest && found.D() <= highest, key, found.String(), fmt.Sprintf("a duration from %s to %s", lowest, highest))
-	}
 	const day = 24 * time.Hour
 
 	must(dnsLabel.MatchString(s.Kubernetes.Namespace), "kubernetes.namespace", s.Kubernetes.Namespace, "the name of a namespace")
 	between("kubernetes.request_timeout", s.Kubernetes.RequestTimeout, time.Second, 10*time.Minute)
 	between("kubernetes.retry_budget", s.Kubernetes.RetryBudget, 0, day)
+
+	if s.Kubernetes.Server != "" {
+		must(strings.HasPrefix(s.Kubernetes.Server, "https://"), "kubernetes.server", s.Kubernetes.Server, `a URL such as "https://10.0.0.1:6443"`)
+	}
+	s.Vault.check(c)
+	s.checkGrants(c)
 
 	must(s.Job.HelperImage != "", "job.helper_image", s.Job.HelperImage, "an image with git and podlane-helper")
 	oneOf("job.shell", s.Job.Shell, "bash", "sh")

@@ -114,11 +114,31 @@ func (d *decoder) table(path string, table map[string]toml.Primitive, into refle
 				continue
 			}
 			d.table(key, sub, field)
+		case field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Struct:
+			d.tables(key, value, data, field)
 		default:
 			if expected := assign(field, data); expected != "" {
 				d.add(key, describe(data), expected)
 			}
 		}
+	}
+}
+
+// tables decodes a list of tables into a slice of structs.
+func (d *decoder) tables(key string, value toml.Primitive, data any, into reflect.Value) {
+	var list []map[string]toml.Primitive
+	_, isList := data.([]map[string]any)
+	if !isList || d.md.PrimitiveDecode(value, &list) != nil {
+		d.add(key, describe(data), "a list of tables: [["+key+"]]")
+		return
+	}
+	for i, table := range list {
+		item := reflect.New(into.Type().Elem())
+		if it, ok := item.Interface().(interface{ setDefaults() }); ok {
+			it.setDefaults()
+		}
+		d.table(fmt.Sprintf("%s[%d]", key, i+1), table, item.Elem())
+		into.Set(reflect.Append(into, item.Elem()))
 	}
 }
 
@@ -157,6 +177,31 @@ func assign(field reflect.Value, data any) (expected string) {
 			return ""
 		}
 		return `a duration such as "90s" or "10m"`
+	case *bool:
+		if b, ok := data.(bool); ok {
+			*into = b
+			return ""
+		}
+		return "true or false"
+	case *int:
+		if n, ok := data.(int64); ok {
+			*into = int(n)
+			return ""
+		}
+		return "a whole number"
+	case *[]int64:
+		items, ok := data.([]any)
+		list := make([]int64, 0, len(items))
+		for _, item := range items {
+			if n, isNumber := item.(int64); isNumber {
+				list = append(list, n)
+			}
+		}
+		if ok && len(list) == len(items) {
+			*into = list
+			return ""
+		}
+		return "a list of whole numbers"
 	case *[]string:
 		items, ok := data.([]any)
 		list := make([]string, 0, len(items))

@@ -14,6 +14,8 @@ type Settings struct {
 	Job        Job        `toml:"job"`
 	Pod        Pod        `toml:"pod"`
 	Resources  Resources  `toml:"resources"`
+	Vault      Vault      `toml:"vault"`
+	Grants     []Grant    `toml:"grants"`
 }
 
 // Kubernetes says where the cluster is and how patient we are with its API.
@@ -23,6 +25,12 @@ type Kubernetes struct {
 	Kubeconfig string `toml:"kubeconfig"`
 	// Context is one of the kubeconfig's; empty means its current one.
 	Context string `toml:"context"`
+	// Server is the API server's URL, and CAFile the certificates that its own
+	// is checked against, for access with tokens from Vault: no kubeconfig is
+	// needed then. Empty means what the kubeconfig says, or the cluster that
+	// podlane runs in.
+	Server string `toml:"server"`
+	CAFile string `toml:"ca_file"`
 	// Namespace is where job pods are created.
 	Namespace string `toml:"namespace"`
 	// RequestTimeout bounds a single API request that isn't a watch or an exec.
@@ -118,6 +126,7 @@ func Default() Settings {
 			Build:  Container{CPURequest: "500m", MemoryRequest: "512Mi"},
 			Helper: Container{CPURequest: "50m", MemoryRequest: "64Mi"},
 		},
+		Vault: defaultVault(),
 	}
 }
 

@@ -30,12 +30,12 @@ x = 1
 	_, err := Parse("podlane.toml", text)
 	want := []string{
 		`podlane.toml:3: kubernetes.namespace: found 7, expected a string`,
-		`podlane.toml:4: kubernetes.contxt: found a key that does not exist, expected one of context, kubeconfig, namespace, request_timeout, retry_budget`,
+		`podlane.toml:4: kubernetes.contxt: found a key that does not exist, expected one of ca_file, context, kubeconfig, namespace, request_timeout, retry_budget, server`,
 		`podlane.toml:7: job.image: found a list, expected a string`,
 		`podlane.toml:8: job.idle_timeout: found "soon", expected a duration such as "90s" or "10m"`,
 		`podlane.toml:9: job.start_timeout: found 30, expected a duration such as "90s" or "10m"`,
 		`podlane.toml:11: pod.node_selector: found a table, expected a table of strings`,
-		`podlane.toml:14: nonsense: found a key that does not exist, expected one of job, kubernetes, pod, resources`,
+		`podlane.toml:14: nonsense: found a key that does not exist, expected one of grants, job, kubernetes, pod, resources, vault`,
 	}
 	if err == nil {
 		t.Fatal("a file full of mistakes was accepted")
@@ -112,6 +112,10 @@ func leaves(t reflect.Type) []string {
 	var names []string
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
+			names = append(names, leaves(f.Type.Elem())...)
+			continue
+		}
 		if f.Type.Kind() == reflect.Struct {
 			names = append(names, leaves(f.Type)...)
 			continue
