@@ -57,6 +57,7 @@ func (s *Settings) check(d *decoder) {
 	}
 	s.Vault.check(c)
 	s.checkGrants(c)
+	s.Cache.check(c)
 
 	must(s.Job.HelperImage != "", "job.helper_image", s.Job.HelperImage, "an image with git and podlane-helper")
 	oneOf("job.shell", s.Job.Shell, "bash", "sh")

@@ -16,6 +16,7 @@ type Settings struct {
 	Resources  Resources  `toml:"resources"`
 	Vault      Vault      `toml:"vault"`
 	Grants     []Grant    `toml:"grants"`
+	Cache      Cache      `toml:"cache"`
 }
 
 // Kubernetes says where the cluster is and how patient we are with its API.
@@ -127,6 +128,7 @@ func Default() Settings {
 			Helper: Container{CPURequest: "50m", MemoryRequest: "64Mi"},
 		},
 		Vault: defaultVault(),
+		Cache: defaultCache(),
 	}
 }
 
