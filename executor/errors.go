@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"podlane/executor/pod"
+	"podlane/podagent"
 )
 
 // BuildFailure is a failure that the job's author can mend. The runner does
@@ -37,6 +38,9 @@ func AsBuildFailure(err error) (*BuildFailure, bool) {
 	}
 	return nil, false
 }
+
+// ErrCancelled is the end of a stage that the runner has cancelled.
+var ErrCancelled = podagent.ErrCancelled
 
 // scriptFailure is the failure of a script that ended with a code.
 func scriptFailure(code int) error {

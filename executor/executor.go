@@ -25,6 +25,10 @@ type Stage struct {
 	// job's own scripts print, byte for byte. Both end up in the same place.
 	Log    *joblog.Log
 	Output io.Writer
+	// Observer is told how the stage went: see Observed.
+	Observer Observer
+
+	seen *Observation
 }
 
 // AttemptOf names an attempt after the folder of its job response: the runner

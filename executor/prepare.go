@@ -36,6 +36,7 @@ func (s *Stage) Prepare(ctx context.Context) error {
 	}
 	created := time.Since(began)
 	phases, err := client.WaitReady(ctx, started, manifest.Services, s.Settings)
+	s.seen.seePhases(began, created, phases)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 	}, script)
 	switch {
 	case errors.Is(err, podagent.ErrCancelled):
-		return fmt.Errorf("stage %s was cancelled", stage)
+		return fmt.Errorf("stage %s was %w", stage, ErrCancelled)
 	case err != nil:
 		return s.explain(ctx, client, name, err)
 	case record.Code != 0:

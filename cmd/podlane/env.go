@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"gitlab.com/gitlab-org/gitlab-runner/executors/custom/api"
+
+	"podlane/internal/trace"
 )
 
 // defaultConfig is where the settings are unless --config or PODLANE_CONFIG
@@ -19,12 +21,17 @@ type environment struct {
 	buildExitCodeFile string
 	buildFailure      int
 	systemFailure     int
+	// otlp is OpenTelemetry's share of the environment.
+	otlp trace.Environment
 }
 
 func readEnvironment(environ []string) environment {
-	env := environment{config: defaultConfig, buildFailure: 1, systemFailure: 2}
+	env := environment{config: defaultConfig, buildFailure: 1, systemFailure: 2, otlp: trace.Environment{}}
 	for _, entry := range environ {
 		key, value, _ := strings.Cut(entry, "=")
+		if trace.IsStandard(key) {
+			env.otlp[key] = value
+		}
 		switch key {
 		case "PODLANE_CONFIG":
 			env.config = value

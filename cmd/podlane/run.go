@@ -113,6 +113,7 @@ func (a *app) stage(log io.Writer) (*executor.Stage, error) {
 		Attempt:  executor.AttemptOf(a.env.jobResponseFile),
 		Log:      joblog.New(log),
 		Output:   a.stdout,
+		Observer: a.observer(&s),
 	}, nil
 }
 
@@ -141,7 +142,7 @@ Writes:
 			if err != nil {
 				return err
 			}
-			return stage.Config(a.stdout)
+			return stage.Observed(context.Background(), "config", func(context.Context) error { return stage.Config(a.stdout) })
 		},
 	}
 }
@@ -166,7 +167,7 @@ Writes:
 			if err != nil {
 				return err
 			}
-			return stage.Prepare(cmd.Context())
+			return stage.Observed(cmd.Context(), "prepare", stage.Prepare)
 		},
 	}
 }
@@ -202,7 +203,7 @@ SIGTERM ends the script: SIGTERM to its process group, job.cancel_grace later SI
 			if err != nil {
 				return fmt.Errorf("read the stage's script: %w", err)
 			}
-			return stage.Run(cmd.Context(), args[1], args[0], script)
+			return stage.Observed(cmd.Context(), args[1], func(ctx context.Context) error { return stage.Run(ctx, args[1], args[0], script) })
 		},
 	}
 }
@@ -230,7 +231,7 @@ Writes:
 			}
 			// The runner ends us with SIGTERM when it is in a hurry itself:
 			// the deletion is one request, and worth it.
-			return stage.Cleanup(context.WithoutCancel(cmd.Context()))
+			return stage.Observed(context.WithoutCancel(cmd.Context()), "cleanup", stage.Cleanup)
 		},
 	}
 }

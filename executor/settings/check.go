@@ -90,6 +90,7 @@ func (s *Settings) check(d *decoder) {
 	for _, k := range slices.Sorted(maps.Keys(s.Pod.Labels)) {
 		must(!strings.HasPrefix(k, "podlane/"), "pod.labels", k, `a key that does not start with "podlane/": those are ours`)
 	}
+	s.Observe.check(must)
 	for kind, c := range map[string]Container{"build": s.Resources.Build, "helper": s.Resources.Helper, "service": s.Resources.Service} {
 		for field, value := range map[string]string{
 			"cpu_request": c.CPURequest, "cpu_limit": c.CPULimit, "memory_request": c.MemoryRequest, "memory_limit": c.MemoryLimit,

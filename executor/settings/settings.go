@@ -17,6 +17,7 @@ type Settings struct {
 	Vault      Vault      `toml:"vault"`
 	Grants     []Grant    `toml:"grants"`
 	Cache      Cache      `toml:"cache"`
+	Observe    Observe    `toml:"observe"`
 }
 
 // Kubernetes says where the cluster is and how patient we are with its API.
@@ -127,8 +128,9 @@ func Default() Settings {
 			Build:  Container{CPURequest: "500m", MemoryRequest: "512Mi"},
 			Helper: Container{CPURequest: "50m", MemoryRequest: "64Mi"},
 		},
-		Vault: defaultVault(),
-		Cache: defaultCache(),
+		Vault:   defaultVault(),
+		Cache:   defaultCache(),
+		Observe: defaultObserve(),
 	}
 }
 

@@ -35,7 +35,7 @@ x = 1
 		`podlane.toml:8: job.idle_timeout: found "soon", expected a duration such as "90s" or "10m"`,
 		`podlane.toml:9: job.start_timeout: found 30, expected a duration such as "90s" or "10m"`,
 		`podlane.toml:11: pod.node_selector: found a table, expected a table of strings`,
-		`podlane.toml:14: nonsense: found a key that does not exist, expected one of cache, grants, job, kubernetes, pod, resources, vault`,
+		`podlane.toml:14: nonsense: found a key that does not exist, expected one of cache, grants, job, kubernetes, observe, pod, resources, vault`,
 	}
 	if err == nil {
 		t.Fatal("a file full of mistakes was accepted")
