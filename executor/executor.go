@@ -40,4 +40,4 @@ func AttemptOf(jobResponseFile string) string {
 	return hex.EncodeToString(sum[:6])
 }
 
-func (s *Stage) connect() (*pod.Client, error) { return pod.Connect(s.Settings, s.Log) }
+func (s *Stage) connect() (*pod.Client, error) { return pod.Connect(s.Settings, nil, s.Log) }

@@ -11,13 +11,16 @@ type Layout struct {
 	Shared string
 	// State is each container's own.
 	State string
+	// Grants is the build container's, in memory, if the job was granted
+	// anything.
+	Grants string
 	// Shells are the folders that are searched for a shell after PATH.
 	Shells []string
 }
 
 // DefaultLayout is the layout of a job's pod.
 func DefaultLayout() Layout {
-	return Layout{Shared: "/podlane/shared", State: "/podlane/state", Shells: []string{"/bin", "/usr/bin", "/usr/local/bin", "/busybox"}}
+	return Layout{Shared: "/podlane/shared", State: "/podlane/state", Grants: "/podlane/grants", Shells: []string{"/bin", "/usr/bin", "/usr/local/bin", "/busybox"}}
 }
 
 // alive is touched by every session: both containers end when it grows old.

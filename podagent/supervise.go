@@ -243,14 +243,16 @@ func exitOf(state *os.ProcessState) (code int, sig string) {
 	return state.ExitCode(), ""
 }
 
-// environ adds the folder that may hold a gitlab-runner to the end of PATH.
+// environ adds what was granted, and the folder that may hold a gitlab-runner
+// to the end of PATH.
 func (s *Supervisor) environ() []string {
+	environ := append(slices.Clip(s.Environ), s.Layout.grantedEnv()...)
 	bin := s.Layout.bin()
 	if _, err := os.Stat(bin); err != nil {
-		return s.Environ
+		return environ
 	}
-	path := cmp.Or(lookup(s.Environ, "PATH"), strings.Join(s.Layout.Shells, ":"))
-	return append(slices.Clip(s.Environ), "PATH="+path+":"+bin)
+	path := cmp.Or(lookup(environ, "PATH"), strings.Join(s.Layout.Shells, ":"))
+	return append(environ, "PATH="+path+":"+bin)
 }
 
 func lookup(environ []string, key string) string {

@@ -61,6 +61,17 @@ Writes  stdout: JSON lines, "service" for each port that answers, then "ready";
         podlane's own containers is not up.
 Exits   0 if all is ready, 1 if not within the timeout (default 30s).
 `, (*program).ready},
+		{"grant", "", "take over credentials that a job was granted", `
+Reads   stdin: JSON with "files", by path, and "env".
+Writes  /podlane/grants, which is memory: the files, and the variables for the
+        scripts that run starts from now on.
+Exits   0, or 1 with the reason on stderr.
+`, (*program).grant},
+		{"aws-credentials", "GRANT", "the answer to a credential_process of the AWS SDKs", `
+Reads   what was granted last under that name.
+Writes  stdout: access key, secret key, session token and expiration as JSON.
+Exits   0, or 1 with the reason on stderr.
+`, (*program).awsCredentials},
 		{"gitlab-runner-check", "", "make gitlab-runner resolvable for scripts", `
 init does this in the helper container. Where PATH has no gitlab-runner, a link
 of that name in /podlane/state/bin, which ends the PATH of scripts, leads to

@@ -34,7 +34,7 @@ func run(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int 
 	}
 	// Tests have no /podlane.
 	if root := p.getenv("PODLANE_HELPER_ROOT"); root != "" {
-		p.layout.Shared, p.layout.State = filepath.Join(root, "shared"), filepath.Join(root, "state")
+		p.layout.Shared, p.layout.State, p.layout.Grants = filepath.Join(root, "shared"), filepath.Join(root, "state"), filepath.Join(root, "grants")
 	}
 	if name := filepath.Base(args[0]); strings.HasPrefix(name, "gitlab-runner") {
 		return p.gitlabRunner(args[1:])
@@ -173,6 +173,21 @@ func (p *program) ready(args []string) error {
 		return err
 	}
 	return podagent.Ready(context.Background(), p.layout, services, *timeout, p.stdout)
+}
+
+func (p *program) grant(args []string) error {
+	if err := parse(flags("grant"), args, 0); err != nil {
+		return err
+	}
+	return podagent.ReceiveGrants(p.layout, p.stdin)
+}
+
+func (p *program) awsCredentials(args []string) error {
+	f := flags("aws-credentials")
+	if err := parse(f, args, 1); err != nil {
+		return err
+	}
+	return podagent.PrintAWSCredentials(p.layout, f.Arg(0), p.stdout)
 }
 
 func (p *program) runnerCheck(args []string) error {

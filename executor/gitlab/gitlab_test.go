@@ -88,6 +88,33 @@ func TestExpand(t *testing.T) {
 	}
 }
 
+func TestFirst(t *testing.T) {
+	vars := Variables{{Key: "T", Value: "GitLab's"}, {Key: "T", Value: "the author's"}}
+	if got, ok := vars.First("T"); got != "GitLab's" || !ok {
+		t.Errorf("got %q, %v", got, ok)
+	}
+	if _, ok := vars.First("U"); ok {
+		t.Error("there is a variable that is not there")
+	}
+}
+
+func TestGrants(t *testing.T) {
+	tests := map[string][]string{
+		"":                 nil,
+		" ":                nil,
+		"a":                {"a"},
+		"a, b":             {"a", "b"},
+		"b a\tb\n":         {"b", "a"},
+		"review-$TIER ,$X": {"review-dev"},
+	}
+	for value, want := range tests {
+		job := Job{Variables: Variables{{Key: "TIER", Value: "dev"}, {Key: "PODLANE_GRANTS", Value: value}}}
+		if diff := cmp.Diff(want, job.Grants()); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", value, diff)
+		}
+	}
+}
+
 func TestStageKind(t *testing.T) {
 	tests := map[string]Kind{
 		"get_sources": KindHelper, "clear_worktree": KindHelper, "upload_artifacts_on_failure": KindHelper,

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +35,7 @@ const defaultTimeout = time.Hour
 // whoever writes the job.
 type Job struct {
 	ID           int64        `json:"id"`
+	Token        string       `json:"token"`
 	JobInfo      JobInfo      `json:"job_info"`
 	GitInfo      GitInfo      `json:"git_info"`
 	RunnerInfo   RunnerInfo   `json:"runner_info"`
@@ -175,6 +177,20 @@ func (j *Job) Instance() string {
 		return u.Host
 	}
 	return "unknown"
+}
+
+// Grants are the names of the credentials that the job asks for with
+// PODLANE_GRANTS, each once, in the order of the variable. Asking proves
+// nothing: whoever writes a job may ask for anything.
+func (j *Job) Grants() []string {
+	asked := j.Variables.Expand(j.Variables.Get("PODLANE_GRANTS"))
+	var names []string
+	for _, name := range strings.FieldsFunc(asked, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\t' }) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // URL is the job's page, made from trusted fields, without credentials. It is

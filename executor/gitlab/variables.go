@@ -35,6 +35,20 @@ func (v Variables) Lookup(key string) (string, bool) {
 	return "", false
 }
 
+// First returns the unexpanded value of the first variable with a key. GitLab
+// sends what it makes itself, id_tokens among it, before anything that
+// whoever writes a job can set (GitLab app/models/ci/build.rb, variables), so a
+// variable of the same name in the job or the project comes later: to the
+// script it counts, to us it does not.
+func (v Variables) First(key string) (string, bool) {
+	for _, x := range v {
+		if x.Key == key {
+			return x.Value, true
+		}
+	}
+	return "", false
+}
+
 // Expand replaces $NAME and ${NAME} by the variables' values once, as the
 // runner does (gitlab-runner common/variables.go: os.Expand, "$$" stands for a
 // dollar sign, a variable that isn't there for nothing).

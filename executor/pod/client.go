@@ -38,17 +38,24 @@ type Client struct {
 	namespace string
 	timeout   time.Duration
 	budget    time.Duration
+	tokens    TokenSource
 	log       *joblog.Log
 }
 
-// Connect reads the access data that settings name. It sends nothing yet.
-func Connect(s *settings.Settings, log *joblog.Log) (*Client, error) {
+// Connect reads the access data that settings name. It sends nothing yet. With
+// a source of tokens these take the place of what a kubeconfig or the pod that
+// podlane runs in has to prove who we are.
+func Connect(s *settings.Settings, tokens TokenSource, log *joblog.Log) (*Client, error) {
 	// The libraries report broken streams on stderr, which is the job log. We
 	// report them ourselves where they matter.
 	klog.SetLogger(logr.Discard())
-	config, err := restConfig(s)
+	config, err := restConfig(s, tokens != nil)
 	if err != nil {
 		return nil, err
+	}
+	if tokens != nil {
+		config = rest.AnonymousClientConfig(config)
+		config.Wrap(withTokens(tokens))
 	}
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
@@ -74,25 +81,52 @@ func Connect(s *settings.Settings, log *joblog.Log) (*Client, error) {
 		namespace: s.Kubernetes.Namespace,
 		timeout:   s.Kubernetes.RequestTimeout.D(),
 		budget:    s.Kubernetes.RetryBudget.D(),
+		tokens:    tokens,
 		log:       log,
 	}, nil
 }
 
-func restConfig(s *settings.Settings) (*rest.Config, error) {
-	if s.Kubernetes.Kubeconfig == "" {
-		config, err := rest.InClusterConfig()
-		if errors.Is(err, rest.ErrNotInCluster) {
-			return nil, errors.New("no access to kubernetes: kubernetes.kubeconfig is not set and this process does not run in a pod")
+func restConfig(s *settings.Settings, tokens bool) (*rest.Config, error) {
+	switch k := s.Kubernetes; {
+	case k.Server != "" && tokens:
+		return &rest.Config{Host: k.Server, TLSClientConfig: rest.TLSClientConfig{CAFile: k.CAFile}}, nil
+	case k.Kubeconfig != "":
+		rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: k.Kubeconfig}
+		overrides := &clientcmd.ConfigOverrides{CurrentContext: k.Context}
+		config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
+		if err != nil {
+			return nil, fmt.Errorf("read kubeconfig %s: %w", k.Kubeconfig, err)
 		}
-		return config, err
+		return config, nil
 	}
-	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: s.Kubernetes.Kubeconfig}
-	overrides := &clientcmd.ConfigOverrides{CurrentContext: s.Kubernetes.Context}
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
+	config, err := rest.InClusterConfig()
+	if errors.Is(err, rest.ErrNotInCluster) {
+		missing := "kubernetes.kubeconfig is"
+		if tokens {
+			missing = "kubernetes.server and kubernetes.kubeconfig are"
+		}
+		return nil, fmt.Errorf("no access to kubernetes: %s not set and this process does not run in a pod", missing)
+	}
+	return config, err
+}
+
+// Cluster is what others need to find the API server and to know it again.
+type Cluster struct {
+	Server string
+	// CA is in PEM; empty means the system's.
+	CA []byte
+}
+
+// ClusterOf tells which cluster the settings name.
+func ClusterOf(s *settings.Settings) (Cluster, error) {
+	config, err := restConfig(s, true)
 	if err != nil {
-		return nil, fmt.Errorf("read kubeconfig %s: %w", s.Kubernetes.Kubeconfig, err)
+		return Cluster{}, err
 	}
-	return config, nil
+	if err := rest.LoadTLSFiles(config); err != nil {
+		return Cluster{}, fmt.Errorf("read the CA of the API server: %w", err)
+	}
+	return Cluster{Server: config.Host, CA: config.CAData}, nil
 }
 
 // retry repeats op while the API server can't be reached or asks for patience,
@@ -100,6 +134,9 @@ func restConfig(s *settings.Settings) (*rest.Config, error) {
 func (c *Client) retry(ctx context.Context, what string, op func(context.Context) error) error {
 	said := false
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		if err := c.haveToken(ctx); err != nil {
+			return struct{}{}, backoff.Permanent(err)
+		}
 		attempt, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 		err := op(attempt)
@@ -127,6 +164,18 @@ func (c *Client) retry(ctx context.Context, what string, op func(context.Context
 	return nil
 }
 
+// haveToken waits for a token if there is none: the time that takes must not
+// count as the request's.
+func (c *Client) haveToken(ctx context.Context) error {
+	if c.tokens == nil {
+		return nil
+	}
+	if _, err := c.tokens.Token(ctx); err != nil {
+		return &TokenError{err}
+	}
+	return nil
+}
+
 // newBackOff starts quickly, since most outages are a connection that was cut,
 // and spreads the thousand processes of a busy runner over several seconds.
 func newBackOff() *backoff.ExponentialBackOff {
@@ -138,6 +187,10 @@ func newBackOff() *backoff.ExponentialBackOff {
 
 // transient says whether the same request may work in a moment.
 func transient(err error) bool {
+	var token *TokenError
+	if errors.As(err, &token) {
+		return false
+	}
 	var status apierrors.APIStatus
 	if errors.As(err, &status) {
 		return apierrors.IsTooManyRequests(err) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) ||
@@ -169,9 +222,13 @@ func (c *Client) Look(ctx context.Context, name string) (*corev1.Pod, error) {
 
 // WhyLost looks at the pod behind a broken stream. A nil error means that the
 // pod is well, or that the API server can't tell at the moment: it is worth
-// connecting again. Anything else is a *Failure.
+// connecting again. Anything else is a *Failure, or a *TokenError.
 func (c *Client) WhyLost(ctx context.Context, name string) error {
 	pod, err := c.Look(ctx, name)
+	var token *TokenError
+	if errors.As(err, &token) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+		return token
+	}
 	var lost *Failure
 	switch {
 	case err == nil:

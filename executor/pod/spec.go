@@ -24,6 +24,8 @@ const (
 
 	sharedDir = "/podlane/shared"
 	stateDir  = "/podlane/state"
+	// grantsDir is podagent.GrantsDir: a test holds them together.
+	grantsDir = "/podlane/grants"
 	// agentPath is where every container finds podlane-helper.
 	agentPath = sharedDir + "/bin/podlane-helper"
 	// agentInImage is where a helper or agent image has it.
@@ -90,6 +92,9 @@ func Build(job *gitlab.Job, s *settings.Settings, attempt string) (*Manifest, er
 		},
 	}
 	spec := &m.Pod.Spec
+	if len(job.Grants()) > 0 {
+		addGrants(spec)
+	}
 	if s.Pod.RuntimeClass != "" {
 		spec.RuntimeClassName = new(s.Pod.RuntimeClass)
 	}
@@ -183,6 +188,20 @@ func buildContainer(image string, s *settings.Settings) corev1.Container {
 		Command:         []string{"sh", "-c", wait},
 		Resources:       resources(s.Resources.Build),
 		VolumeMounts:    mounts(s, "state-build"),
+	}
+}
+
+// addGrants gives the build container, and it alone, a place in memory for what
+// the job was granted.
+func addGrants(spec *corev1.PodSpec) {
+	spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "grants", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
+		Medium:    corev1.StorageMediumMemory,
+		SizeLimit: new(resource.MustParse("8Mi")),
+	}}})
+	for i := range spec.Containers {
+		if c := &spec.Containers[i]; c.Name == BuildContainer {
+			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "grants", MountPath: grantsDir})
+		}
 	}
 }
 

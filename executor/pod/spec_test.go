@@ -57,6 +57,12 @@ func TestBuildGolden(t *testing.T) {
 			},
 		},
 		{
+			name: "grants",
+			job: func(j *gitlab.Job) {
+				j.Variables = append(j.Variables, gitlab.Variable{Key: "PODLANE_GRANTS", Value: "review-cluster"})
+			},
+		},
+		{
 			name: "every setting",
 			settings: func(s *settings.Settings) {
 				s.Job.AgentImage = "podlane/helper:v1"

@@ -57,7 +57,7 @@ func measureStage(ctx context.Context, b *bed.Bed, environ []string, out io.Writ
 	if err != nil {
 		return err
 	}
-	client, err := pod.Connect(&config, joblog.New(io.Discard))
+	client, err := pod.Connect(&config, nil, joblog.New(io.Discard))
 	if err != nil {
 		return err
 	}
