@@ -76,3 +76,6 @@ func (d stageDir) supervised() string { return d.file("supervised") }
 
 // followed is locked, together with others, by each session that follows.
 func (d stageDir) followed() string { return d.file("followed") }
+
+// cache is for cache sessions: what they must know after one was killed.
+func (l Layout) cache() string { return filepath.Join(l.State, "cache") }

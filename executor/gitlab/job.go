@@ -86,12 +86,20 @@ type Image struct {
 	Variables  Variables `json:"variables"`
 }
 
-// Cache is one entry of the job's cache keyword.
+// Cache is one entry of the job's cache keyword (gitlab-runner
+// common/spec/spec.go, Cache). Key, Policy, Paths and FallbackKeys may hold
+// variables.
 type Cache struct {
-	Key       string   `json:"key"`
-	Untracked bool     `json:"untracked"`
-	Policy    string   `json:"policy"`
-	Paths     []string `json:"paths"`
+	// Key ends in "-protected" or "-non_protected" where the project separates
+	// caches by protection.
+	Key       string `json:"key"`
+	Untracked bool   `json:"untracked"`
+	// Policy is pull-push, pull or push; empty means the first.
+	Policy string   `json:"policy"`
+	Paths  []string `json:"paths"`
+	// When is on_success, on_failure or always; empty means the first.
+	When         string   `json:"when"`
+	FallbackKeys []string `json:"fallback_keys"`
 }
 
 // Credential is a login that GitLab sends with the job: its own registry's, or
