@@ -1,5 +1,6 @@
-// Command stack brings a one-node Kubernetes cluster up on this machine, for
-// tests and the demo: built from source, without a container registry.
+// Command stack brings a one-node Kubernetes cluster, a Vault and an S3 server up
+// on this machine, for tests and the demo: built from source, without a container
+// registry.
 package main
 
 import (
@@ -20,7 +21,7 @@ import (
 	"podlane/test/stack/stackenv"
 )
 
-// limit is far beyond a first start, which takes 8 minutes on 2 cores: whoever
+// limit is far beyond a first start, which takes 12 minutes on 2 cores: whoever
 // waits for it has met something that hangs.
 const limit = 45 * time.Minute
 
@@ -90,9 +91,9 @@ func cacheDir(getenv func(string) string) (string, error) {
 
 const longHelp = `A stack is a one-node Kubernetes cluster on this machine: etcd, API server,
 controller manager, scheduler, kubelet and containerd, with the images that
-tests need and a small registry. It takes root and a Debian machine; missing
-packages are installed. A first start builds Kubernetes, about 6 minutes on
-2 cores; after that it takes seconds.
+tests need and a small registry; beside it a Vault, and MinIO as S3 and STS.
+It takes root and a Debian machine; missing packages are installed. A first
+start builds all that, about 12 minutes on 2 cores; after that it takes seconds.
 
 Environment:
   PODLANE_STACK   number of the stack, 0 to 49, default 0. Stacks of different

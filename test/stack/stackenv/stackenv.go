@@ -24,8 +24,20 @@ const (
 	// RegistryUser is who may pull names under private/ from the registry.
 	RegistryUser = "ci"
 
+	// S3Bucket is empty of everything but caches.
+	S3Bucket = "podlane-cache"
+	// S3Region is what S3 takes for its own.
+	S3Region = "us-east-1"
+	// S3RootUser is S3's administrator.
+	S3RootUser = "podlane-root"
+	// S3VaultUser is whom Vault's AWS engine works as: it makes credentials
+	// that can do less.
+	S3VaultUser = "podlane-vault"
+
 	firstPort = 21000
 	portRange = 40
+	// firstSpare is the first of a stack's ports that no part of it has.
+	firstSpare = 15
 )
 
 // Stack is the plan of one stack. Its paths are absolute. They exist once
@@ -59,12 +71,36 @@ type Stack struct {
 	RegistryAddress string
 	// RegistryPasswordFile has RegistryUser's password and no newline.
 	RegistryPasswordFile string
+
+	// VaultAddress is Vault's URL. The files hold what they are named after and
+	// no newline: with the root token everything is allowed.
+	VaultAddress       string
+	VaultRootTokenFile string
+	VaultUnsealKeyFile string
+	// VaultAuditLog has a JSON line for every request to Vault and every answer.
+	VaultAuditLog string
+	// VaultProgram is the server, for tests that want a Vault of their own.
+	VaultProgram string
+	// VaultKubeTokenFile has a token for the cluster with the rights of
+	// deploy/vault-rbac.yaml, KubeCAFile the authority of the API server's
+	// certificate: both for Vault's Kubernetes engine.
+	VaultKubeTokenFile string
+	KubeCAFile         string
+
+	// S3Address is the URL of an S3 server that pods reach, STSAddress that of a
+	// server which knows AWS's STS as well.
+	S3Address  string
+	STSAddress string
+	// S3RootPasswordFile and S3VaultPasswordFile have the secret keys of
+	// S3RootUser and S3VaultUser, whose names are their access keys.
+	S3RootPasswordFile  string
+	S3VaultPasswordFile string
 }
 
 // Ports are the stack's TCP ports. All servers listen on BridgeIP, but etcd on
 // 127.0.0.1.
 type Ports struct {
-	EtcdClient, EtcdPeer, APIServer, ControllerManager, Scheduler, Kubelet, KubeletHealth, Registry int
+	EtcdClient, EtcdPeer, APIServer, ControllerManager, Scheduler, Kubelet, KubeletHealth, Registry, Vault, S3, STS int
 }
 
 // New plans stack number of the checkout at root.
@@ -93,6 +129,14 @@ func New(root string, number int) (Stack, error) {
 		BridgeIP:             fmt.Sprintf("10.%d.0.1", 100+number),
 		PodSubnet:            fmt.Sprintf("10.%d.0.0/24", 100+number),
 		RegistryPasswordFile: filepath.Join(dir, "registry.password"),
+		VaultRootTokenFile:   filepath.Join(dir, "vault", "root.token"),
+		VaultUnsealKeyFile:   filepath.Join(dir, "vault", "unseal.key"),
+		VaultAuditLog:        filepath.Join(dir, "log", "vault-audit.log"),
+		VaultProgram:         filepath.Join(dir, "bin", "vault"),
+		VaultKubeTokenFile:   filepath.Join(dir, "vault-kube.token"),
+		KubeCAFile:           filepath.Join(dir, "pki", "ca.crt"),
+		S3RootPasswordFile:   filepath.Join(dir, "s3-root.password"),
+		S3VaultPasswordFile:  filepath.Join(dir, "s3-vault.password"),
 		Ports: Ports{
 			EtcdClient:        port,
 			EtcdPeer:          port + 1,
@@ -102,9 +146,15 @@ func New(root string, number int) (Stack, error) {
 			Kubelet:           port + 5,
 			KubeletHealth:     port + 6,
 			Registry:          port + 7,
+			Vault:             port + 8,
+			S3:                port + 9,
+			STS:               port + 10,
 		},
 	}
 	s.RegistryAddress = fmt.Sprintf("%s:%d", s.BridgeIP, s.Ports.Registry)
+	s.VaultAddress = s.httpURL(s.Ports.Vault)
+	s.S3Address = s.httpURL(s.Ports.S3)
+	s.STSAddress = s.httpURL(s.Ports.STS)
 	return s, nil
 }
 
@@ -143,6 +193,8 @@ func (s Stack) APIServerURL() string {
 	return fmt.Sprintf("https://%s:%d", s.BridgeIP, s.Ports.APIServer)
 }
 
+func (s Stack) httpURL(port int) string { return fmt.Sprintf("http://%s:%d", s.BridgeIP, port) }
+
 // PublicImage can be pulled from the stack's registry by everyone.
 func (s Stack) PublicImage() string { return s.RegistryAddress + "/public/job-busybox:1" }
 
@@ -164,6 +216,12 @@ func (s Stack) Variables() []Variable {
 		{"PODLANE_BRIDGE_IP", s.BridgeIP},
 		{"PODLANE_REGISTRY", s.RegistryAddress},
 		{"PODLANE_REGISTRY_PASSWORD_FILE", s.RegistryPasswordFile},
+		{"VAULT_ADDR", s.VaultAddress},
+		{"PODLANE_VAULT_TOKEN_FILE", s.VaultRootTokenFile},
+		{"PODLANE_S3", s.S3Address},
+		{"PODLANE_S3_BUCKET", S3Bucket},
+		{"PODLANE_S3_ACCESS_KEY", S3RootUser},
+		{"PODLANE_S3_SECRET_KEY_FILE", s.S3RootPasswordFile},
 		{"CONTAINERD_ADDRESS", s.ContainerdSocket},
 		{"CONTAINERD_NAMESPACE", "k8s.io"},
 	}

@@ -34,7 +34,12 @@ var Servers = []Server{
 			" -X k8s.io/component-base/version.gitMinor=34",
 	},
 	{Name: "etcd", Module: "kube", Package: "go.etcd.io/etcd/server/v3"},
+	{Name: "vault", Module: "vault", Package: "."},
+	{Name: "minio", Module: "minio", Package: "."},
 }
+
+// Versitygw is a second S3 server, for those who ask for it.
+var Versitygw = Server{Name: "versitygw", Module: "versitygw", Package: "github.com/versity/versitygw/cmd/versitygw"}
 
 // Builder builds servers of the checkout at Root into folders under Cache that
 // all checkouts share.

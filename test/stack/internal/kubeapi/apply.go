@@ -2,6 +2,7 @@ package kubeapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -23,7 +24,8 @@ var resources = map[string]struct {
 }
 
 // Apply makes the cluster have the objects of a YAML stream, as `kubectl apply
-// --server-side` would. Objects that live in a namespace go to the given one.
+// --server-side` would. Objects that live in a namespace and name none go to the
+// given one.
 func (c *Client) Apply(ctx context.Context, stream []byte, namespace string) error {
 	for _, document := range bytes.Split(stream, []byte("\n---\n")) {
 		path, err := applyPath(document, namespace)
@@ -46,7 +48,7 @@ func applyPath(document []byte, namespace string) (string, error) {
 	var object struct {
 		APIVersion string
 		Kind       string
-		Metadata   struct{ Name string }
+		Metadata   struct{ Name, Namespace string }
 	}
 	if err := yaml.Unmarshal(document, &object); err != nil {
 		return "", fmt.Errorf("read object: %w", err)
@@ -60,7 +62,7 @@ func applyPath(document []byte, namespace string) (string, error) {
 	}
 	path := r.prefix
 	if r.namespaced {
-		path += "/namespaces/" + url.PathEscape(namespace)
+		path += "/namespaces/" + url.PathEscape(cmp.Or(object.Metadata.Namespace, namespace))
 	}
 	return path + "/" + r.plural + "/" + url.PathEscape(object.Metadata.Name) + "?fieldManager=podlane-stack&force=true", nil
 }

@@ -18,9 +18,9 @@ import (
 // sockets) belong to.
 func ownerFile(s stackenv.Stack) string { return filepath.Join(s.RunDir, "owner") }
 
-// lockLimit is far beyond what one command takes: a first up 8 minutes on 2
-// cores.
-const lockLimit = 20 * time.Minute
+// lockLimit is far beyond what one command takes: a first up 12 minutes on
+// 2 cores.
+const lockLimit = 30 * time.Minute
 
 // lock keeps two commands for one number apart, from whichever checkout. It
 // waits for the one that came first.

@@ -49,7 +49,7 @@ func (c *cluster) complete(ctx context.Context, on []part) error {
 	if err := await(ctx, "namespace "+stackenv.Namespace, startLimit, on, c.namespaceReady); err != nil {
 		return err
 	}
-	return c.writeProductKubeconfig(ctx)
+	return c.writeTokens(ctx)
 }
 
 func (c *cluster) applyRBAC(ctx context.Context) error {
@@ -57,11 +57,16 @@ func (c *cluster) applyRBAC(ctx context.Context) error {
 	if err := c.api.Apply(ctx, []byte(namespace), ""); err != nil {
 		return err
 	}
-	rules, err := os.ReadFile(filepath.Join(c.manager.Stack.Root, "deploy", "rbac.yaml"))
-	if err != nil {
-		return err
+	for _, name := range []string{"rbac.yaml", "vault-rbac.yaml"} {
+		rules, err := os.ReadFile(filepath.Join(c.manager.Stack.Root, "deploy", name))
+		if err != nil {
+			return err
+		}
+		if err := c.api.Apply(ctx, rules, stackenv.Namespace); err != nil {
+			return err
+		}
 	}
-	return c.api.Apply(ctx, rules, stackenv.Namespace)
+	return nil
 }
 
 // nodeReady asks whether pods can be scheduled: a new node carries taints for
@@ -102,20 +107,38 @@ func (c *cluster) namespaceReady(ctx context.Context) error {
 	)
 }
 
-// tokenSeconds is how long the product's token is good for: a working day.
+// writeTokens writes what the product and Vault use to reach the cluster.
+func (c *cluster) writeTokens(ctx context.Context) error {
+	s := c.manager.Stack
+	token, err := c.token(ctx, stackenv.Namespace, stackenv.ServiceAccount)
+	if err != nil {
+		return err
+	}
+	if err := writeKubeconfig(s, s.ProductKubeconfig, "", token); err != nil {
+		return err
+	}
+	// As in deploy/vault-rbac.yaml.
+	token, err = c.token(ctx, "podlane-vault", "vault")
+	if err != nil {
+		return err
+	}
+	return writeIfChanged(s.VaultKubeTokenFile, 0o600, []byte(token))
+}
+
+// tokenSeconds is how long these tokens are good for: a working day.
 const tokenSeconds = 24 * 60 * 60
 
-func (c *cluster) writeProductKubeconfig(ctx context.Context) error {
-	path := fmt.Sprintf("/api/v1/namespaces/%s/serviceaccounts/%s/token", stackenv.Namespace, stackenv.ServiceAccount)
+func (c *cluster) token(ctx context.Context, namespace, account string) (string, error) {
+	path := fmt.Sprintf("/api/v1/namespaces/%s/serviceaccounts/%s/token", namespace, account)
 	ask := map[string]any{
 		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
 		"spec": map[string]any{"expirationSeconds": tokenSeconds},
 	}
 	var answer struct{ Status struct{ Token string } }
 	if err := c.api.Post(ctx, path, ask, &answer); err != nil {
-		return fmt.Errorf("ask for the token of %s: %w", stackenv.ServiceAccount, err)
+		return "", fmt.Errorf("ask for the token of %s: %w", account, err)
 	}
-	return writeKubeconfig(c.manager.Stack, c.manager.Stack.ProductKubeconfig, "", answer.Status.Token)
+	return answer.Status.Token, nil
 }
 
 // healthy reports what status shows of the cluster as a whole.

@@ -80,7 +80,7 @@ func (m *Manager) clear(ctx context.Context, owner string) error {
 	return errors.Join(removeCluster(s.Dir), os.RemoveAll(s.RunDir))
 }
 
-// removeCluster removes a cluster's objects and pods from a stack's folder.
+// removeCluster removes a cluster's objects and pods, and what is in Vault and S3, from a stack's folder.
 func removeCluster(dir string) error {
 	podLogs := filepath.Join(dir, "pod-logs")
 	if err := removeLogLinks(podLogs); err != nil {
@@ -91,7 +91,10 @@ func removeCluster(dir string) error {
 	if err != nil {
 		return err
 	}
-	gone = append(gone, podLogs, filepath.Join(dir, "etcd"), filepath.Join(dir, "kubelet"))
+	for _, name := range []string{"etcd", "kubelet", "vault", "s3", filepath.Join("log", "vault-audit.log")} {
+		gone = append(gone, filepath.Join(dir, name))
+	}
+	gone = append(gone, podLogs)
 	for _, path := range gone {
 		if err := os.RemoveAll(path); err != nil {
 			return err

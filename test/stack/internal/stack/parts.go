@@ -17,8 +17,8 @@ type part struct {
 
 // programs are where the daemons' programs lie.
 type programs struct {
-	kube, etcd string
-	dir        string // of the checkout's own
+	kube, etcd, vault, minio string
+	dir                      string // of the checkout's own
 }
 
 // The parts' names, in the order in which they start.
@@ -27,6 +27,9 @@ const (
 	partAPIServer  = "kube-apiserver"
 	partContainerd = "containerd"
 	partRegistry   = "registry"
+	partVault      = "vault"
+	partS3         = "minio"
+	partSTS        = "sts"
 	partManager    = "kube-controller-manager"
 	partScheduler  = "kube-scheduler"
 	partKubelet    = "kubelet"
@@ -95,6 +98,38 @@ func parts(s stackenv.Stack, p programs) []part {
 		},
 		{
 			Daemon: daemon.Daemon{
+				Name: partVault, Path: p.vault,
+				Args: []string{"-listen", bridge(s.Ports.Vault), "-data", filepath.Join(vaultDir(s), "data")},
+				Env:  []string{"GOMEMLIMIT=200MiB"},
+			},
+			listens: []string{bridge(s.Ports.Vault)},
+		},
+		{
+			Daemon: daemon.Daemon{
+				Name: partS3, Path: p.minio,
+				Args: []string{"server", "--quiet", "--address", bridge(s.Ports.S3), s3Dir(s)},
+				Env: []string{
+					"MINIO_ROOT_USER=" + stackenv.S3RootUser, "MINIO_ROOT_PASSWORD_FILE=" + s.S3RootPasswordFile,
+					"MINIO_REGION_NAME=" + stackenv.S3Region,
+					"MINIO_BROWSER=off", "MINIO_UPDATE=off", "MINIO_SCANNER_SPEED=slowest",
+					// Without this it refuses a folder on the machine's own disk.
+					"MINIO_CI_CD=on",
+					"GOMEMLIMIT=300MiB",
+				},
+				Files: []string{s.S3RootPasswordFile},
+			},
+			listens: []string{bridge(s.Ports.S3)},
+		},
+		{
+			Daemon: daemon.Daemon{
+				Name: partSTS, Path: filepath.Join(p.dir, "sts"),
+				Args:  []string{bridge(s.Ports.STS), s.S3Address},
+				Files: []string{filepath.Join(p.dir, "sts")},
+			},
+			listens: []string{bridge(s.Ports.STS)},
+		},
+		{
+			Daemon: daemon.Daemon{
 				Name: partManager, Path: p.kube,
 				Args: []string{
 					"kube-controller-manager",
@@ -143,7 +178,7 @@ func parts(s stackenv.Stack, p programs) []part {
 		d.LogFile = filepath.Join(s.LogDir, d.Name+".log")
 		// Nothing of the caller's shell, such as a proxy, may decide how a
 		// cluster works.
-		d.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+		d.Env = append(d.Env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root")
 	}
 	return list
 }

@@ -40,5 +40,11 @@ func (m *Manager) Restart(ctx context.Context, name string) error {
 	if err := p.Stop(ctx, 0); err != nil {
 		return err
 	}
-	return p.Start()
+	if err := p.Start(); err != nil {
+		return err
+	}
+	if name == partVault { // which is sealed when it starts
+		return m.prepareVault(ctx, p)
+	}
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"podlane/test/stack/internal/build"
@@ -67,7 +68,7 @@ func (m *Manager) up(ctx context.Context, fresh bool) error {
 	// Whoever works on podlane-helper has a cluster all the same, and is told at
 	// the end that it runs an old one.
 	helperErr := m.buildHelper(ctx)
-	if err := errors.Join(writeConfig(m.Stack), ensurePassword(m.Stack.RegistryPasswordFile)); err != nil {
+	if err := errors.Join(writeConfig(m.Stack), m.ensurePasswords()); err != nil {
 		return err
 	}
 	if err := host.EnsureBridge(ctx, m.Stack.Bridge, m.Stack.BridgeIP+"/24"); err != nil {
@@ -77,10 +78,34 @@ func (m *Manager) up(ctx context.Context, fresh bool) error {
 		return err
 	}
 	list := parts(m.Stack, programs)
-	// These four boot while the images are being made.
-	if err := m.ensure(ctx, list, partEtcd, partAPIServer, partContainerd, partRegistry); err != nil {
+	// These boot while the images are being made.
+	if err := m.ensure(ctx, list, partEtcd, partAPIServer, partContainerd, partRegistry, partVault, partS3, partSTS); err != nil {
 		return err
 	}
+	// Vault and S3 have nothing to do with the cluster.
+	besideCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var beside sync.WaitGroup
+	var vaultErr, s3Err error
+	beside.Go(func() { vaultErr = m.prepareVault(besideCtx, find(list, partVault)) })
+	beside.Go(func() { s3Err = m.prepareS3(besideCtx, find(list, partS3), find(list, partSTS)) })
+	err = m.upCluster(ctx, list, fresh)
+	if err != nil {
+		cancel()
+	}
+	beside.Wait()
+	if err := errors.Join(err, vaultErr, s3Err); err != nil {
+		return err
+	}
+	if helperErr != nil {
+		return fmt.Errorf("the stack is up, but its images have no new podlane-helper: %w", helperErr)
+	}
+	m.say("up: KUBECONFIG=%s", m.Stack.AdminKubeconfig)
+	return nil
+}
+
+// upCluster completes the cluster, whose first parts have been started.
+func (m *Manager) upCluster(ctx context.Context, list []part, fresh bool) error {
 	big, err := m.bigLayers(ctx)
 	if err != nil {
 		return err
@@ -101,14 +126,7 @@ func (m *Manager) up(ctx context.Context, fresh bool) error {
 	if err := m.deliverImages(ctx, big, find(list, partRegistry)); err != nil {
 		return err
 	}
-	if err := cluster.complete(ctx, list); err != nil {
-		return err
-	}
-	if helperErr != nil {
-		return fmt.Errorf("the stack is up, but its images have no new podlane-helper: %w", helperErr)
-	}
-	m.say("up: KUBECONFIG=%s", m.Stack.AdminKubeconfig)
-	return nil
+	return cluster.complete(ctx, list)
 }
 
 func (m *Manager) installPackages(ctx context.Context) error {
@@ -145,14 +163,30 @@ func (m *Manager) build(ctx context.Context) (programs, error) {
 	if err := m.buildPrograms(ctx); err != nil {
 		return programs{}, err
 	}
-	return programs{kube: paths["kube"], etcd: paths["etcd"], dir: m.binDir()}, nil
+	p := programs{kube: paths["kube"], etcd: paths["etcd"], vault: paths["vault"], minio: paths["minio"], dir: m.binDir()}
+	return p, link(p.vault, m.Stack.VaultProgram)
+}
+
+// link makes path a symbolic link to target.
+func link(target, path string) error {
+	if now, err := os.Readlink(path); err == nil && now == target {
+		return nil
+	}
+	tmp := path + ".tmp"
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if err := os.Symlink(target, tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
 }
 
 // buildPrograms makes the programs in images, but for podlane-helper, and the
-// registry.
+// stack's own servers.
 func (m *Manager) buildPrograms(ctx context.Context) error {
 	err := build.Programs(ctx, m.Stack.Root, m.binDir(),
-		"./test/stack/registry", "./test/images/pause", "./test/images/noshell", "./test/images/service")
+		"./test/stack/registry", "./test/stack/sts", "./test/images/pause", "./test/images/noshell", "./test/images/service")
 	if err != nil {
 		return fmt.Errorf("build programs for images: %w", err)
 	}
@@ -232,6 +266,11 @@ func (m *Manager) containerdReady(ctx context.Context, containerd part, fresh bo
 		return err
 	}
 	return ready()
+}
+
+func (m *Manager) ensurePasswords() error {
+	s := m.Stack
+	return errors.Join(ensurePassword(s.RegistryPasswordFile), ensurePassword(s.S3RootPasswordFile), ensurePassword(s.S3VaultPasswordFile))
 }
 
 // ensurePassword makes path hold a random password.
