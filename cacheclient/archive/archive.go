@@ -61,15 +61,6 @@ type Summary struct {
 	FirstFile   time.Duration // Restore: from its start to the first file created
 }
 
-// Limits bound what Write packs and what Restore accepts. Zero values mean
-// the defaults.
-type Limits struct {
-	Entries int   // 2,000,000
-	Bytes   int64 // of the tar: 256 GiB
-	Ratio   int64 // of the tar to the archive, once the tar is larger than 4 GiB: 200
-	Index   int64 // of the index in memory: 64 MiB
-}
-
 // WriteOptions change how Write works. Zero values mean the defaults.
 type WriteOptions struct {
 	PartSize int // bytes: 8 MiB

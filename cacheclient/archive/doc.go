@@ -31,17 +31,17 @@
 //	tag     1 byte: kind (low 3 bits), sameMode (8), sameOwner (16)
 //	up      how many directories to leave before this entry
 //	name    length and bytes; a directory's entry enters it
-//	mode    permission bits, for a file or directory without sameMode
+//	mode    permission bits, without sameMode
 //	owner   uid and gid, without sameOwner
 //	time    seconds since the entry before (signed), nanoseconds
-//	size    of a file, and the distance of its contents from those before, in
-//	        tar blocks
+//	size    of a file or hard link
+//	data    of a file: the distance of its contents from those before, in tar
+//	        blocks
 //	target  of a symbolic link: length and bytes; of a hard link: how many
 //	        entries before this one its file stands
 //
 // A directory that is only there because something in it was saved ("implied")
-// has no more than tag, up and name, and a hard link has neither mode, owner
-// nor time. Offsets count in the tar, not in the object, so a later version can
+// has no more than tag, up and name; a symbolic link has no mode. Offsets count in the tar, not in the object, so a later version can
 // take frames from elsewhere.
 //
 // tar alone restores times to the second; Restore does to the nanosecond.
