@@ -108,6 +108,9 @@ func name(key string) string {
 	return readable(key) + "." + hex.EncodeToString(sum[:])
 }
 
+// Parse takes the name of an object of this space apart.
+func (s Space) Parse(object string) (Entry, error) { return ParseObject(s.prefix, object) }
+
 // Entry is what an object's name says.
 type Entry struct {
 	Instance string
