@@ -72,6 +72,22 @@ Reads   what was granted last under that name.
 Writes  stdout: access key, secret key, session token and expiration as JSON.
 Exits   0, or 1 with the reason on stderr.
 `, (*program).awsCredentials},
+		{"status", "", "say what runs and has run in this container", `
+For whoever looks on from aside: it is no sign of life.
+
+Reads   /podlane/state/stages.
+Writes  stdout: one JSON object with the stages, their outputs' lengths, and
+        how they ended.
+Exits   0, or 1 with the reason on stderr.
+`, (*program).status},
+		{"output", "[--offset BYTES] STAGE", "write a stage's output, also while it grows", `
+For whoever looks on from aside. STAGE is an id that status shows.
+
+Reads   stdin: its end means that nobody reads any more.
+Writes  stdout: the output from the offset. stderr: the event "exit" or "error"
+        when the stage is over.
+Exits   0, or 1 with the reason on stderr.
+`, (*program).output},
 		{"gitlab-runner-check", "", "make gitlab-runner resolvable for scripts", `
 init does this in the helper container. Where PATH has no gitlab-runner, a link
 of that name in /podlane/state/bin, which ends the PATH of scripts, leads to

@@ -25,31 +25,41 @@ type Streams struct {
 // The end of the stream says nothing about what the program has done: a caller
 // who must know asks the program to write it down.
 func (c *Client) Exec(ctx context.Context, pod, container string, argv []string, streams Streams) error {
-	request := c.rest.Post().Namespace(c.namespace).Resource("pods").Name(pod).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{
-			Container: container,
-			Command:   argv,
-			Stdin:     streams.Stdin != nil,
-			Stdout:    streams.Stdout != nil,
-			Stderr:    streams.Stderr != nil,
-		}, c.params)
-	url := request.URL()
+	executor, err := c.executor(pod, &corev1.PodExecOptions{
+		Container: container,
+		Command:   argv,
+		Stdin:     streams.Stdin != nil,
+		Stdout:    streams.Stdout != nil,
+		Stderr:    streams.Stderr != nil,
+	})
+	if err != nil {
+		return err
+	}
+	return exitError(executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: streams.Stdin, Stdout: streams.Stdout, Stderr: streams.Stderr}))
+}
+
+// executor is one exec, not begun.
+func (c *Client) executor(pod string, options *corev1.PodExecOptions) (remotecommand.Executor, error) {
+	url := c.rest.Post().Namespace(c.namespace).Resource("pods").Name(pod).SubResource("exec").VersionedParams(options, c.params).URL()
 	websocket, err := remotecommand.NewWebSocketExecutor(c.config, "GET", url.String())
 	if err != nil {
-		return fmt.Errorf("set up exec: %w", err)
+		return nil, fmt.Errorf("set up exec: %w", err)
 	}
 	spdy, err := remotecommand.NewSPDYExecutor(c.config, "POST", url)
 	if err != nil {
-		return fmt.Errorf("set up exec: %w", err)
+		return nil, fmt.Errorf("set up exec: %w", err)
 	}
 	// SPDY is for API servers before 1.30 and for proxies that know no WebSocket.
 	executor, err := remotecommand.NewFallbackExecutor(websocket, spdy, func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	})
 	if err != nil {
-		return fmt.Errorf("set up exec: %w", err)
+		return nil, fmt.Errorf("set up exec: %w", err)
 	}
-	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: streams.Stdin, Stdout: streams.Stdout, Stderr: streams.Stderr})
+	return executor, nil
+}
+
+func exitError(err error) error {
 	var exit utilexec.CodeExitError
 	if errors.As(err, &exit) {
 		return &ExitError{Code: exit.Code}

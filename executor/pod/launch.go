@@ -33,6 +33,11 @@ func (c *Client) Launch(ctx context.Context, m *Manifest) (pod *corev1.Pod, adop
 		if err != nil && !apierrors.IsNotFound(err) {
 			return nil, false, err
 		}
+		if err == nil {
+			if err := c.refuseAlive(ctx, there); err != nil {
+				return nil, false, err
+			}
+		}
 		c.log.Linef("removing what an earlier attempt has left")
 		if err := c.replace(ctx, m, there); err != nil {
 			return nil, false, err

@@ -45,6 +45,7 @@ var Reasons = []Reason{
 	{"container not created", FaultSystem, "the node cannot create a container: a secret is missing, say"},
 	{"pod lost", FaultSystem, "the pod was deleted, evicted, preempted, or its node went away"},
 	{"container ended", FaultSystem, "a container of the pod ended while the job still needed it: out of memory, say"},
+	{"job is alive", FaultSystem, "another process of the runner follows a stage of this very job: its pod is not replaced"},
 	{"deadline exceeded", FaultSystem, "the pod outlived the job's timeout by five minutes"},
 }
 

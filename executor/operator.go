@@ -1,0 +1,53 @@
+package executor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"podlane/executor/pod"
+	"podlane/executor/settings"
+	"podlane/internal/joblog"
+	"podlane/podagent"
+)
+
+// Operator does what people ask for who have no job at hand: it looks at the
+// cluster with podlane's own access.
+type Operator struct {
+	Settings *settings.Settings
+	// Log gets remarks, Output what was asked for.
+	Log    *joblog.Log
+	Output io.Writer
+}
+
+func (o *Operator) connect() (*pod.Client, error) { return pod.Connect(o.Settings, nil, o.Log) }
+
+// askTimeout bounds a question to one container.
+const askTimeout = 10 * time.Second
+
+// containerStatus asks podlane-helper in a container what runs there.
+func containerStatus(ctx context.Context, client *pod.Client, s *settings.Settings, name, container string) (podagent.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var status podagent.Status
+	var out bytes.Buffer
+	if err := client.Exec(ctx, name, container, pod.AgentCommand(container, s, "status"), pod.Streams{Stdout: &out, Stderr: io.Discard}); err != nil {
+		return status, fmt.Errorf("ask container %s of pod %s: %w", container, name, err)
+	}
+	if err := json.Unmarshal(out.Bytes(), &status); err != nil {
+		return status, fmt.Errorf("ask container %s of pod %s: %w", container, name, err)
+	}
+	return status, nil
+}
+
+// stageName is the runner's name of a stage: see stageID.
+func stageName(id string) string {
+	if i := strings.LastIndex(id, "-"); i > 0 {
+		return id[:i]
+	}
+	return id
+}

@@ -1,0 +1,70 @@
+package pod
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// aliveTimeout bounds the question whether somebody works in a pod.
+const aliveTimeout = 10 * time.Second
+
+// refuseAlive is a *Failure if a stage is followed in a pod at this moment: its
+// job is alive, in the hands of another process of the runner's, and a second
+// pod for it would run it twice. A pod that does not answer is nobody's.
+func (c *Client) refuseAlive(ctx context.Context, there *corev1.Pod) error {
+	if there.DeletionTimestamp != nil || Lost(there) != nil || there.Spec.NodeName == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, aliveTimeout)
+	defer cancel()
+	for _, container := range []string{BuildContainer, HelperContainer} {
+		for _, stage := range c.followed(ctx, there, container) {
+			return &Failure{Reason: "job is alive", Detail: fmt.Sprintf(
+				"stage %s of this job runs in pod %s, and another process follows it; hint: podlane attach %s shows it, podlane cleanup ends it",
+				stage, there.Name, there.Labels[LabelJob])}
+		}
+	}
+	return nil
+}
+
+// followed names the stages in a container that a session follows.
+func (c *Client) followed(ctx context.Context, p *corev1.Pod, container string) []string {
+	var status struct {
+		Stages []struct {
+			ID       string `json:"id"`
+			Followed bool   `json:"followed"`
+		} `json:"stages"`
+	}
+	var out bytes.Buffer
+	for _, program := range agentPrograms(container) {
+		out.Reset()
+		if c.Exec(ctx, p.Name, container, []string{program, "status"}, Streams{Stdout: &out, Stderr: io.Discard}) == nil {
+			break
+		}
+	}
+	if json.Unmarshal(out.Bytes(), &status) != nil {
+		return nil
+	}
+	var stages []string
+	for _, s := range status.Stages {
+		if s.Followed {
+			stages = append(stages, s.ID)
+		}
+	}
+	return stages
+}
+
+// agentPrograms are where podlane-helper may be in a pod that other settings
+// have made.
+func agentPrograms(container string) []string {
+	if container == HelperContainer {
+		return []string{agentInImage, agentPath}
+	}
+	return []string{agentPath}
+}
