@@ -34,19 +34,12 @@ func (o *Operator) Attach(ctx context.Context, job string) error {
 	a := &attachment{o: o, client: client, pod: p.Name, written: map[string]int64{}, over: map[string]bool{}}
 	for {
 		worked, err := a.look(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if lost := client.WhyLost(ctx, p.Name); lost != nil {
-			o.Log.Linef("the job is over: %v", lost)
-			return nil
-		}
-		if err != nil && !a.said {
-			a.said = true
-			o.Log.Warnf("the pod does not answer, trying again: %v", err)
-		}
-		if err == nil {
-			a.said = false
+		if ctx.Err() == nil {
+			if lost := client.WhyLost(ctx, p.Name); lost != nil {
+				o.Log.Linef("the job is over: %v", lost)
+				return nil
+			}
+			a.complain(err)
 		}
 		if worked {
 			continue
@@ -67,6 +60,14 @@ type attachment struct {
 	written map[string]int64
 	over    map[string]bool
 	said    bool
+}
+
+// complain tells once that the pod does not answer.
+func (a *attachment) complain(err error) {
+	if err != nil && !a.said {
+		a.o.Log.Warnf("the pod does not answer, trying again: %v", err)
+	}
+	a.said = err != nil
 }
 
 // place is a stage and where it runs.

@@ -17,6 +17,8 @@ type GC struct {
 	Delete bool
 	// Namespaces looks for namespaces of single jobs too.
 	Namespaces bool
+	// Jobs limits the look to some jobs: see pod.Sweep.
+	Jobs []string
 }
 
 // Collected is something that was found.
@@ -35,7 +37,7 @@ func (o *Operator) CollectGarbage(ctx context.Context, gc GC) ([]Collected, erro
 	if err != nil {
 		return nil, err
 	}
-	sweep := pod.Sweep{Grace: gc.Grace, Now: time.Now()}
+	sweep := pod.Sweep{Grace: gc.Grace, Now: time.Now(), Jobs: gc.Jobs}
 	looks := []struct {
 		what string
 		look func(context.Context, *pod.Client) ([]pod.Leftover, error)

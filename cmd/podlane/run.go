@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -53,6 +54,10 @@ func (a *app) exitCode(err error) int {
 	if err == nil {
 		return 0
 	}
+	var shell *shellExit
+	if errors.As(err, &shell) {
+		return shell.code
+	}
 	build, isBuild := executor.AsBuildFailure(err)
 	if !isBuild {
 		a.complain(err)
@@ -94,6 +99,7 @@ func (a *app) command() *cobra.Command {
 		Args:  cobra.NoArgs,
 		Run:   func(*cobra.Command, []string) { fmt.Fprintln(a.stdout, version.String()) },
 	})
+	root.AddCommand(a.operatorCommands()...)
 	return root
 }
 

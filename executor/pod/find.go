@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 var jobNumber = regexp.MustCompile(`^[0-9]{1,19}$`)
@@ -24,7 +25,7 @@ func (c *Client) Find(ctx context.Context, job string) (*corev1.Pod, error) {
 	}
 	var found []corev1.Pod
 	for _, p := range pods {
-		if selector != "" || p.Name == job || p.Annotations[AnnotationJobURL] == job {
+		if isJob(&p.ObjectMeta, job) {
 			found = append(found, p)
 		}
 	}
@@ -39,4 +40,9 @@ func (c *Client) Find(ctx context.Context, job string) (*corev1.Pod, error) {
 		names = append(names, p.Name)
 	}
 	return nil, fmt.Errorf("job %s has %d pods, of several projects or GitLab instances: %s; hint: name one of them", job, len(found), strings.Join(names, ", "))
+}
+
+// isJob tells whether an object belongs to the job that a person names.
+func isJob(meta *metav1.ObjectMeta, job string) bool {
+	return meta.Labels[LabelJob] == job || meta.Name == job || job != "" && meta.Annotations[AnnotationJobURL] == job
 }

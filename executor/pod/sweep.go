@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,8 @@ type Sweep struct {
 	// Grace is how long something must have been over.
 	Grace time.Duration
 	Now   time.Time
+	// Jobs limits the look to some jobs, by number, page or pod; none means all.
+	Jobs []string
 }
 
 // pageSize bounds an answer of the API server.
@@ -105,7 +108,7 @@ func (s Sweep) Pods(ctx context.Context, c *Client) ([]Leftover, error) {
 	}
 	var found []Leftover
 	for _, p := range pods {
-		if why := s.podIsOver(&p); why != "" {
+		if why := s.podIsOver(&p); why != "" && s.wants(&p.ObjectMeta) {
 			found = append(found, s.leftover(KindPod, &p.ObjectMeta, why))
 		}
 	}
@@ -129,7 +132,7 @@ func (s Sweep) Secrets(ctx context.Context, c *Client) ([]Leftover, error) {
 func (s Sweep) lonely(secrets []metav1.PartialObjectMetadata, pods []corev1.Pod) []Leftover {
 	var found []Leftover
 	for _, secret := range secrets {
-		if len(secret.OwnerReferences) > 0 || secret.DeletionTimestamp != nil {
+		if len(secret.OwnerReferences) > 0 || secret.DeletionTimestamp != nil || !s.wants(&secret.ObjectMeta) {
 			continue // the cluster takes it away with its owner
 		}
 		hasPod := false
@@ -152,7 +155,7 @@ func (s Sweep) Namespaces(ctx context.Context, c *Client) ([]Leftover, error) {
 	}
 	var found []Leftover
 	for _, n := range namespaces {
-		if n.Labels[LabelJob] == "" || n.DeletionTimestamp != nil || s.age(&n.ObjectMeta) <= s.lifetime(&n.ObjectMeta) {
+		if n.Labels[LabelJob] == "" || !s.wants(&n.ObjectMeta) || n.DeletionTimestamp != nil || s.age(&n.ObjectMeta) <= s.lifetime(&n.ObjectMeta) {
 			continue
 		}
 		found = append(found, s.leftover(KindNamespace, &n.ObjectMeta, "its job has been over for more than "+s.Grace.String()))
@@ -201,6 +204,10 @@ func endOf(p *corev1.Pod) (ended time.Time, over bool) {
 		}
 	}
 	return ended, over || ours == 2
+}
+
+func (s Sweep) wants(meta *metav1.ObjectMeta) bool {
+	return len(s.Jobs) == 0 || slices.ContainsFunc(s.Jobs, func(job string) bool { return isJob(meta, job) })
 }
 
 func (s Sweep) leftover(kind string, meta *metav1.ObjectMeta, why string) Leftover {

@@ -150,6 +150,10 @@ func (b *Bed) startRunner(ctx context.Context, o Options) error {
 	return nil
 }
 
+// AdminKubeconfig is an administrator's: for tests of what podlane's own account
+// may not do.
+func (b *Bed) AdminKubeconfig() string { return b.place.adminKubeconfig }
+
 // Root is the checkout's folder.
 func (b *Bed) Root() string { return b.place.root }
 

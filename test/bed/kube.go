@@ -80,3 +80,8 @@ func (k *Kube) CreateQuota(ctx context.Context, quota *corev1.ResourceQuota) (re
 		return k.rest.Delete().Namespace(k.namespace).Resource("resourcequotas").Name(quota.Name).Do(ctx).Error()
 	}, err
 }
+
+// CreateSecret creates a secret, as a prepare that died would have left it.
+func (k *Kube) CreateSecret(ctx context.Context, secret *corev1.Secret) error {
+	return k.rest.Post().Namespace(k.namespace).Resource("secrets").Body(secret).Do(ctx).Error()
+}
