@@ -19,7 +19,7 @@ import (
 // told before anything has started.
 func (s *Stage) Config(out io.Writer) error {
 	if _, err := pod.Build(s.Job, s.Settings, s.Attempt); err != nil {
-		return jobError(err)
+		return planError(err)
 	}
 	answer := api.ConfigExecOutput{
 		Driver:    &api.DriverInfo{Name: new("podlane"), Version: new(version.String())},

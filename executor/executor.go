@@ -40,4 +40,14 @@ func AttemptOf(jobResponseFile string) string {
 	return hex.EncodeToString(sum[:6])
 }
 
-func (s *Stage) connect() (*pod.Client, error) { return pod.Connect(s.Settings, nil, s.Log) }
+func (s *Stage) connect() (*pod.Client, error) {
+	namespace, err := pod.Namespace(s.Job, s.Settings)
+	if err != nil {
+		return nil, jobError(err)
+	}
+	client, err := pod.Connect(s.Settings, nil, s.Log)
+	if err != nil {
+		return nil, err
+	}
+	return client.In(namespace), nil
+}
