@@ -18,7 +18,7 @@ import (
 // attempt, or one that has ended, is replaced. There are never two: the name
 // is the job's.
 func (c *Client) Launch(ctx context.Context, m *Manifest) (pod *corev1.Pod, adopted bool, err error) {
-	if err := c.createNamespace(ctx, m); err != nil {
+	if err := firstError(c.createNamespace(ctx, m), c.addAccountSecrets(ctx, m)); err != nil {
 		return nil, false, err
 	}
 	for {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // pullReasons are the failures after which the next pull policy is tried.
@@ -42,4 +43,30 @@ func (m *Manifest) nextPull(container string) bool {
 		}
 	}
 	return true
+}
+
+// addAccountSecrets adds the pull secrets of the pod's service account. The API
+// server does so itself, but only for pods without any of their own.
+func (c *Client) addAccountSecrets(ctx context.Context, m *Manifest) error {
+	if !m.accountSecrets {
+		return nil
+	}
+	account := &corev1.ServiceAccount{}
+	name := m.Pod.Spec.ServiceAccountName
+	err := c.retry(ctx, "get service account "+name, func(ctx context.Context) error {
+		return c.rest.Get().Namespace(c.namespace).Resource("serviceaccounts").Name(name).Do(ctx).Into(account)
+	})
+	if apierrors.IsNotFound(err) {
+		return nil // the pod's creation says so, and has patience with it
+	}
+	if err != nil {
+		return refusal(err)
+	}
+	m.accountSecrets = false
+	for _, pod := range []*corev1.Pod{m.Pod, m.restricted} {
+		if pod != nil {
+			pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, account.ImagePullSecrets...)
+		}
+	}
+	return nil
 }

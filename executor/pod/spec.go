@@ -51,6 +51,8 @@ type Manifest struct {
 	// Warnings are lines for the job log.
 	Warnings []string
 
+	// accountSecrets tells that the service account's pull secrets are wanted.
+	accountSecrets bool
 	// restricted is the pod for a namespace that enforces the restricted level;
 	// nil if Pod is that already, or may not be.
 	restricted *corev1.Pod
@@ -96,7 +98,7 @@ func Build(job *gitlab.Job, s *settings.Settings, attempt string) (*Manifest, er
 	if err != nil {
 		return nil, err
 	}
-	m := &Manifest{Services: services, Warnings: asked.warnings, DisruptionBudget: s.Pod.DisruptionBudget}
+	m := &Manifest{Services: services, Warnings: asked.warnings, DisruptionBudget: s.Pod.DisruptionBudget, accountSecrets: s.Pod.ServiceAccountPullSecrets}
 	if OwnsNamespace(job, s) {
 		m.Namespace = ownNamespace(meta)
 	}

@@ -103,7 +103,7 @@ func TestBuildGolden(t *testing.T) {
 			},
 		},
 		{
-			name: "restricted",
+			name:     "restricted",
 			settings: func(s *settings.Settings) { s.Security.Level = settings.LevelRestricted },
 		},
 		{
