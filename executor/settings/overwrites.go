@@ -45,8 +45,12 @@ func Whole(expression string) (*regexp.Regexp, error) {
 
 func (o *Overwrites) check(c checker) {
 	for _, e := range []struct{ key, value string }{
-		{"namespace", o.Namespace}, {"service_account", o.ServiceAccount}, {"node_selector", o.NodeSelector},
-		{"node_tolerations", o.NodeTolerations}, {"pod_labels", o.PodLabels}, {"pod_annotations", o.PodAnnotations},
+		{"namespace", o.Namespace},
+		{"service_account", o.ServiceAccount},
+		{"node_selector", o.NodeSelector},
+		{"node_tolerations", o.NodeTolerations},
+		{"pod_labels", o.PodLabels},
+		{"pod_annotations", o.PodAnnotations},
 	} {
 		_, err := Whole(e.value)
 		c.must(err == nil, "overwrites."+e.key, e.value, "a regular expression in the syntax of RE2")
@@ -60,8 +64,12 @@ func (o *Overwrites) check(c checker) {
 // quantities checks one table of requests and limits.
 func (c checker) quantities(table string, r Container) {
 	for _, q := range []struct{ key, value string }{
-		{"cpu_request", r.CPURequest}, {"cpu_limit", r.CPULimit}, {"memory_request", r.MemoryRequest}, {"memory_limit", r.MemoryLimit},
-		{"ephemeral_storage_request", r.EphemeralStorageRequest}, {"ephemeral_storage_limit", r.EphemeralStorageLimit},
+		{"cpu_request", r.CPURequest},
+		{"cpu_limit", r.CPULimit},
+		{"memory_request", r.MemoryRequest},
+		{"memory_limit", r.MemoryLimit},
+		{"ephemeral_storage_request", r.EphemeralStorageRequest},
+		{"ephemeral_storage_limit", r.EphemeralStorageLimit},
 	} {
 		c.must(q.value == "" || quantity.MatchString(q.value), table+"."+q.key, q.value, `a quantity such as "500m" or "512Mi"`)
 	}
