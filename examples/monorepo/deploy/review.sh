@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# review.sh DIGEST OUT: writes the manifest of a merge request's review app.
+# review.sh IMAGE NAMESPACE OUT: writes the manifest of a merge request's review
+# app.
 set -euo pipefail
-digest=$1 out=$2
+image=$1 namespace=$2 out=$3
 
 sed \
-	-e "s|@IID@|$CI_MERGE_REQUEST_IID|g" \
-	-e "s|@IMAGE@|registry.example.com/$CI_PROJECT_PATH@$digest|g" \
+	-e "s|@NAMESPACE@|$namespace|g" \
+	-e "s|@IMAGE@|$image|g" \
 	-e "s|@HOST@|mr-$CI_MERGE_REQUEST_IID.review.example.com|g" \
 	"$(dirname "$0")/review.yaml.in" > "$out"
 
