@@ -9,17 +9,22 @@ import (
 
 	"podlane/executor/pod"
 	"podlane/internal/version"
+	"podlane/vaultauth"
 )
 
 // Config answers the runner's first question: what this driver is called and
 // where builds live. It writes JSON to out and nothing else
 // (gitlab-runner executors/custom/api/config.go).
 //
-// It also plans the pod, so that a mistake in the job or in the settings is
-// told before anything has started.
+// It also plans the pod and looks at what the job asks for, so that a mistake in
+// the job or in the settings is told before anything has started. It asks
+// neither Vault nor the cluster.
 func (s *Stage) Config(out io.Writer) error {
 	if _, err := pod.Build(s.Job, s.Settings, s.Attempt); err != nil {
-		return planError(err)
+		return jobError(err)
+	}
+	if _, err := s.checkAccess(); err != nil {
+		return err
 	}
 	answer := api.ConfigExecOutput{
 		Driver:    &api.DriverInfo{Name: new("podlane"), Version: new(version.String())},
@@ -29,6 +34,9 @@ func (s *Stage) Config(out io.Writer) error {
 		// the runner's and the job slot's numbers.
 		BuildsDirIsShared: new(false),
 		Shell:             &s.Settings.Job.Shell,
+	}
+	if s.Settings.Vault.Enabled() {
+		answer.JobEnv = &map[string]string{SealKeyVariable: vaultauth.NewKey().Reveal()}
 	}
 	if err := json.NewEncoder(out).Encode(answer); err != nil {
 		return fmt.Errorf("write the answer to config: %w", err)

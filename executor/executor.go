@@ -8,11 +8,13 @@ import (
 	"encoding/hex"
 	"io"
 	"path/filepath"
+	"sync"
 
 	"podlane/executor/gitlab"
 	"podlane/executor/pod"
 	"podlane/executor/settings"
 	"podlane/internal/joblog"
+	"podlane/internal/redact"
 )
 
 // Stage is what every stage works on.
@@ -25,11 +27,33 @@ type Stage struct {
 	// job's own scripts print, byte for byte. Both end up in the same place.
 	Log    *joblog.Log
 	Output io.Writer
+	// Secrets is what Log and Output leave out: whatever is fetched is added
+	// before it is used.
+	Secrets *redact.Set
+	// StateDir is the attempt's own folder on the runner's host, and SealKey
+	// what stages seal with what they leave there for each other. Without a key
+	// each stage logs in to Vault on its own.
+	StateDir string
+	SealKey  redact.Secret
 	// Observer is told how the stage went: see Observed.
 	Observer Observer
 
 	seen *Observation
+
+	credsOnce sync.Once
+	creds     *credentials
+	credsErr  error
+	tokens    *kubeTokens // set by connect; nil if access does not come from Vault
 }
+
+// SealKeyVariable is how the key travels: config makes it, the runner hands it
+// to the attempt's other stages as an environment variable, without the prefix
+// that a job's own variables have (job_env in gitlab-runner
+// executors/custom/api/config.go).
+const SealKeyVariable = "PODLANE_SEAL_KEY"
+
+// HideSecrets makes Log and Output leave out what the job response itself holds.
+func (s *Stage) HideSecrets() { s.Secrets.Add(secretsOf(s.Job)...) }
 
 // AttemptOf names an attempt after the folder of its job response: the runner
 // makes a new one each time it tries to prepare a job (gitlab-runner
@@ -40,14 +64,16 @@ func AttemptOf(jobResponseFile string) string {
 	return hex.EncodeToString(sum[:6])
 }
 
+// connect returns access to the cluster: with a token from Vault if there is
+// one, else as the settings say. It asks nobody for anything yet.
 func (s *Stage) connect() (*pod.Client, error) {
-	namespace, err := pod.Namespace(s.Job, s.Settings)
-	if err != nil {
-		return nil, jobError(err)
+	if !s.Settings.Vault.ForKubernetes() {
+		return pod.Connect(s.Settings, nil, s.Log)
 	}
-	client, err := pod.Connect(s.Settings, nil, s.Log)
+	creds, err := s.credentials()
 	if err != nil {
 		return nil, err
 	}
-	return client.In(namespace), nil
+	s.tokens = creds.kubeTokens(s.Log.Warnf)
+	return pod.Connect(s.Settings, s.tokens, s.Log)
 }

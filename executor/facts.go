@@ -100,7 +100,7 @@ func (f Facts) environmentLabel() string {
 		return '-'
 	}, strings.ToLower(f.Environment))
 	sum := sha256.Sum256([]byte(f.Instance + "\x00" + f.ProjectID + "\x00" + f.Environment))
-	return strings.Trim(slug[:min(len(slug), 40)], "-") + "-" + hex.EncodeToString(sum[:4])
+	return strings.TrimLeft(strings.Trim(slug[:min(len(slug), 40)], "-")+"-"+hex.EncodeToString(sum[:4]), "-")
 }
 
 // claims are what we read of an id_token

@@ -87,6 +87,7 @@ func (s *Stage) Observed(ctx context.Context, stage string, do func(context.Cont
 	output := &counter{w: s.Output}
 	s.Output = output
 	err := do(ctx)
+	s.release(ctx)
 	line := s.seen.take()
 	line.Stage, line.Began, line.OutputBytes = stage, began, output.bytes()
 	s.report(ctx, line, err)

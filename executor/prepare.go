@@ -1,7 +1,6 @@
 package executor
 
 import (
-	"cmp"
 	"context"
 	"time"
 
@@ -13,7 +12,11 @@ import (
 func (s *Stage) Prepare(ctx context.Context) error {
 	manifest, err := pod.Build(s.Job, s.Settings, s.Attempt)
 	if err != nil {
-		return planError(err)
+		return jobError(err)
+	}
+	grants, err := s.checkAccess()
+	if err != nil {
+		return err
 	}
 	client, err := s.connect()
 	if err != nil {
@@ -26,10 +29,10 @@ func (s *Stage) Prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 
-	began := time.Now()
-	for _, warning := range manifest.Warnings {
-		s.Log.Warnf("%s", warning)
+	if err := s.logIn(ctx, grants); err != nil {
+		return err
 	}
+	began := time.Now()
 	s.Log.Linef("starting pod %s in namespace %s", manifest.Pod.Name, manifest.Pod.Namespace)
 	started, adopted, err := client.Launch(ctx, manifest)
 	if err != nil {
@@ -39,16 +42,7 @@ func (s *Stage) Prepare(ctx context.Context) error {
 		s.Log.Linef("the pod is there already")
 	}
 	created := time.Since(began)
-	phases, err := client.WaitReady(ctx, started, manifest, s.Settings)
-	for err != nil {
-		again, pullErr := client.PullOtherwise(ctx, manifest, started, err)
-		if again == nil {
-			err = cmp.Or(pullErr, err)
-			break
-		}
-		started = again
-		phases, err = client.WaitReady(ctx, started, manifest, s.Settings)
-	}
+	phases, err := client.WaitReady(ctx, started, manifest.Services, s.Settings)
 	s.seen.seePhases(began, created, phases)
 	if err != nil {
 		return err

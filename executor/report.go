@@ -51,7 +51,7 @@ func (s *Stage) report(ctx context.Context, line stagelog.Line, err error) {
 	s.identify(&line)
 	line.Class, line.ExitCode, line.Reason = classify(err, cancelled)
 	if err != nil {
-		line.Error = err.Error()
+		line.Error = s.Secrets.String(err.Error())
 	}
 	before := s.earlier()
 	if line.Stage == lastStage {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"podlane/executor/gitlab"
 	"podlane/executor/pod"
@@ -18,7 +19,6 @@ import (
 // script its content. A script that ends with a code other than 0 is a
 // *BuildFailure with that code.
 func (s *Stage) Run(ctx context.Context, stage, scriptPath string, script []byte) error {
-	s.noteScript(stage, scriptPath)
 	switch gitlab.StageKind(stage) {
 	case gitlab.KindRestoreCache, gitlab.KindArchiveCache:
 		s.Log.Linef("cache: not configured")
@@ -38,6 +38,12 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 		return err
 	}
 	name := pod.Name(s.Job)
+	fresh, stop, err := s.equip(ctx, client, container)
+	defer fresh.Wait()
+	defer stop()
+	if err != nil {
+		return s.explain(ctx, client, name, err)
+	}
 	argv := pod.AgentCommand(container, s.Settings, "run")
 	var refused refusals
 	follower := podagent.Follower{
@@ -71,6 +77,28 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 		return scriptFailure(record.Code)
 	}
 	return nil
+}
+
+// equip gives the script what the job was granted, and keeps that and podlane's
+// own access fresh until stop is called; workers has ended some time after that.
+func (s *Stage) equip(ctx context.Context, client *pod.Client, container string) (workers *sync.WaitGroup, stop func(), err error) {
+	workers = &sync.WaitGroup{}
+	ctx, stop = context.WithCancel(ctx)
+	if tokens := s.tokens; tokens != nil {
+		workers.Go(func() { tokens.keepFresh(ctx) })
+	}
+	if container != pod.BuildContainer {
+		return workers, stop, nil
+	}
+	grants, err := s.openGrants(client)
+	if err != nil || grants == nil {
+		return workers, stop, err
+	}
+	if err := grants.deliver(ctx); err != nil {
+		return workers, stop, err
+	}
+	workers.Go(func() { grants.keepFresh(ctx) })
+	return workers, stop, nil
 }
 
 // refusals counts in a row how often podlane-helper itself could not be run, as

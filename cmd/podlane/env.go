@@ -1,11 +1,14 @@
 package main
 
 import (
+	"os"
 	"strconv"
 	"strings"
 
 	"gitlab.com/gitlab-org/gitlab-runner/executors/custom/api"
 
+	"podlane/executor"
+	"podlane/internal/redact"
 	"podlane/internal/trace"
 )
 
@@ -21,6 +24,8 @@ type environment struct {
 	buildExitCodeFile string
 	buildFailure      int
 	systemFailure     int
+	// sealKey opens what earlier stages of the attempt have left.
+	sealKey redact.Secret
 	// otlp is OpenTelemetry's share of the environment.
 	otlp trace.Environment
 }
@@ -39,6 +44,8 @@ func readEnvironment(environ []string) environment {
 			env.jobResponseFile = value
 		case api.BuildCodeFileVariable:
 			env.buildExitCodeFile = value
+		case executor.SealKeyVariable:
+			env.sealKey = redact.New(value)
 		case api.BuildFailureExitCodeVariable:
 			env.buildFailure = exitCode(value, env.buildFailure)
 		case api.SystemFailureExitCodeVariable:
@@ -53,4 +60,16 @@ func exitCode(value string, fallback int) int {
 		return code
 	}
 	return fallback
+}
+
+// forgetVault takes what the libraries would read on their own out of the
+// process's environment: where Vault is and who we are to it stands in the
+// settings, and nowhere else.
+func forgetVault(environ []string) {
+	for _, entry := range environ {
+		key, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(key, "VAULT_") || strings.HasPrefix(key, "BAO_") {
+			_ = os.Unsetenv(key)
+		}
+	}
 }

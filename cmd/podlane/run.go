@@ -17,6 +17,7 @@ import (
 	"podlane/executor/gitlab"
 	"podlane/executor/settings"
 	"podlane/internal/joblog"
+	"podlane/internal/redact"
 	"podlane/internal/version"
 )
 
@@ -26,11 +27,15 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	// the pod before it goes.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	app := &app{env: readEnvironment(environ), stdout: stdout, stderr: stderr}
+	forgetVault(environ)
+	secrets := &redact.Set{}
+	out, errs := secrets.Writer(stdout), secrets.Writer(stderr)
+	defer func() { _ = errors.Join(out.Flush(), errs.Flush()) }()
+	app := &app{env: readEnvironment(environ), secrets: secrets, stdout: out, stderr: errs}
 	root := app.command()
 	root.SetArgs(arguments(args))
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(out)
+	root.SetErr(errs)
 	return app.exitCode(root.ExecuteContext(ctx))
 }
 
@@ -44,8 +49,10 @@ func arguments(args []string) []string {
 
 // app holds what the commands share.
 type app struct {
-	env            environment
-	config         string
+	env    environment
+	config string
+	// secrets are left out of stdout and stderr.
+	secrets        *redact.Set
 	stdout, stderr io.Writer
 }
 
@@ -100,7 +107,6 @@ func (a *app) command() *cobra.Command {
 		Run:   func(*cobra.Command, []string) { fmt.Fprintln(a.stdout, version.String()) },
 	})
 	root.AddCommand(a.operatorCommands()...)
-	root.AddCommand(a.captureCommand(), a.replayCommand())
 	return root
 }
 
@@ -114,14 +120,19 @@ func (a *app) stage(log io.Writer) (*executor.Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &executor.Stage{
+	stage := &executor.Stage{
 		Job:      job,
 		Settings: &s,
 		Attempt:  executor.AttemptOf(a.env.jobResponseFile),
 		Log:      joblog.New(log),
 		Output:   a.stdout,
+		Secrets:  a.secrets,
+		StateDir: filepath.Dir(a.env.jobResponseFile),
+		SealKey:  a.env.sealKey,
 		Observer: a.observer(&s),
-	}, nil
+	}
+	stage.HideSecrets()
+	return stage, nil
 }
 
 const exitHelp = `

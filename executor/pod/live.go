@@ -64,7 +64,7 @@ func (c *Client) followed(ctx context.Context, p *corev1.Pod, container string) 
 // have made.
 func agentPrograms(container string) []string {
 	if container == HelperContainer {
-		return []string{agentInImage, agentPath}
+		return []string{agentInImage, AgentPath}
 	}
-	return []string{agentPath}
+	return []string{AgentPath}
 }

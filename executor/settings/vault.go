@@ -70,7 +70,7 @@ var Placeholders = map[string]string{
 }
 
 func defaultVault() Vault {
-	return Vault{
+	return Vault{ //nolint:gosec // names, not credentials
 		AuthMount:      "jwt",
 		IDToken:        "VAULT_ID_TOKEN",
 		RequestTimeout: Duration(10 * time.Second),
