@@ -181,7 +181,7 @@ func failure(err error) *Error {
 	var (
 		verification *tls.CertificateVerificationError
 		header       tls.RecordHeaderError
-		alert        tls.AlertError
+		operation    *net.OpError
 		host         x509.HostnameError
 		authority    x509.UnknownAuthorityError
 		invalid      x509.CertificateInvalidError
@@ -193,7 +193,7 @@ func failure(err error) *Error {
 		e.Hint = "set vault.server_name to a name in Vault's certificate"
 	case errors.As(err, &header):
 		e.Hint = "vault.address starts with https, and no TLS is spoken there"
-	case errors.As(err, &alert):
+	case errors.As(err, &operation) && operation.Op == "remote error": // crypto/tls for an alert of the other side
 		e.Hint = "Vault, or a proxy before it, wants a client certificate: set vault.cert_file and vault.key_file"
 	case errors.As(err, &verification), errors.As(err, &invalid):
 	case strings.Contains(e.Detail, "server gave HTTP response to HTTPS client"):
