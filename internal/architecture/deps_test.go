@@ -27,6 +27,7 @@ var rules = []struct {
 	{"podlane/cmd/podlane-helper", append([]string{"podlane/executor", "podlane/test"}, sdks...)},
 	{"podlane/podagent", append([]string{"podlane/executor", "podlane/cmd", "podlane/test"}, sdks...)},
 	{"podlane/internal/artifacts", append([]string{"podlane/executor", "podlane/cmd", "podlane/test"}, sdks...)},
+	{"podlane/vaultauth", []string{"podlane/executor", "podlane/podagent", "podlane/cacheclient", "podlane/cmd", "podlane/test", "k8s.io", "github.com/aws"}},
 	{"podlane/cmd/podlane", []string{"podlane/test"}},
 }
 
