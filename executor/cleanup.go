@@ -43,6 +43,11 @@ func (s *Stage) Cleanup(ctx context.Context) error {
 	if err := client.Remove(ctx, name, pod.SecretNames(s.Job)); err != nil {
 		return fmt.Errorf("clean up after job %d: %w", s.Job.ID, err)
 	}
+	if pod.OwnsNamespace(s.Job, s.Settings) {
+		if err := client.RemoveNamespace(ctx); err != nil {
+			return fmt.Errorf("clean up after job %d: %w", s.Job.ID, err)
+		}
+	}
 	s.Log.Linef("deleted pod %s", name)
 	return nil
 }

@@ -21,7 +21,7 @@ import (
 // neither Vault nor the cluster.
 func (s *Stage) Config(out io.Writer) error {
 	if _, err := pod.Build(s.Job, s.Settings, s.Attempt); err != nil {
-		return jobError(err)
+		return planError(err)
 	}
 	if _, err := s.checkAccess(); err != nil {
 		return err

@@ -49,3 +49,13 @@ func scriptFailure(code int) error {
 
 // jobError marks an error as the job author's.
 func jobError(err error) error { return &BuildFailure{Code: 1, Err: err} }
+
+// planError judges why a pod could not be planned: the job's author has asked
+// for something that can't be, unless the plan itself knows better.
+func planError(err error) error {
+	var failure *pod.Failure
+	if errors.As(err, &failure) {
+		return err
+	}
+	return jobError(err)
+}

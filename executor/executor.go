@@ -67,13 +67,22 @@ func AttemptOf(jobResponseFile string) string {
 // connect returns access to the cluster: with a token from Vault if there is
 // one, else as the settings say. It asks nobody for anything yet.
 func (s *Stage) connect() (*pod.Client, error) {
-	if !s.Settings.Vault.ForKubernetes() {
-		return pod.Connect(s.Settings, nil, s.Log)
+	namespace, err := pod.Namespace(s.Job, s.Settings)
+	if err != nil {
+		return nil, jobError(err)
 	}
-	creds, err := s.credentials()
+	var tokens pod.TokenSource
+	if s.Settings.Vault.ForKubernetes() {
+		creds, err := s.credentials()
+		if err != nil {
+			return nil, err
+		}
+		s.tokens = creds.kubeTokens(s.Log.Warnf)
+		tokens = s.tokens
+	}
+	client, err := pod.Connect(s.Settings, tokens, s.Log)
 	if err != nil {
 		return nil, err
 	}
-	s.tokens = creds.kubeTokens(s.Log.Warnf)
-	return pod.Connect(s.Settings, s.tokens, s.Log)
+	return client.In(namespace), nil
 }

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 func (s *Stage) Prepare(ctx context.Context) error {
 	manifest, err := pod.Build(s.Job, s.Settings, s.Attempt)
 	if err != nil {
-		return jobError(err)
+		return planError(err)
 	}
 	grants, err := s.checkAccess()
 	if err != nil {
@@ -33,6 +34,9 @@ func (s *Stage) Prepare(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
+	for _, warning := range manifest.Warnings {
+		s.Log.Warnf("%s", warning)
+	}
 	s.Log.Linef("starting pod %s in namespace %s", manifest.Pod.Name, manifest.Pod.Namespace)
 	started, adopted, err := client.Launch(ctx, manifest)
 	if err != nil {
@@ -42,7 +46,16 @@ func (s *Stage) Prepare(ctx context.Context) error {
 		s.Log.Linef("the pod is there already")
 	}
 	created := time.Since(began)
-	phases, err := client.WaitReady(ctx, started, manifest.Services, s.Settings)
+	phases, err := client.WaitReady(ctx, started, manifest, s.Settings)
+	for err != nil {
+		again, pullErr := client.PullOtherwise(ctx, manifest, started, err)
+		if again == nil {
+			err = cmp.Or(pullErr, err)
+			break
+		}
+		started = again
+		phases, err = client.WaitReady(ctx, started, manifest, s.Settings)
+	}
 	s.seen.seePhases(began, created, phases)
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 // script its content. A script that ends with a code other than 0 is a
 // *BuildFailure with that code.
 func (s *Stage) Run(ctx context.Context, stage, scriptPath string, script []byte) error {
+	s.noteScript(stage, scriptPath)
 	switch gitlab.StageKind(stage) {
 	case gitlab.KindRestoreCache, gitlab.KindArchiveCache:
 		s.Log.Linef("cache: not configured")

@@ -64,7 +64,7 @@ func (c *cursor) next(r *record) error {
 		if !ok || blocks == 0 {
 			return c.broken("has its contents in no place")
 		}
-		r.data = roundUp(c.carried.dataEnd)+int64(blocks)*tarBlock
+		r.data = roundUp(c.carried.dataEnd) + int64(blocks)*tarBlock
 		c.carried.dataEnd = r.data + r.size
 		if c.carried.dataEnd > maxBytes {
 			return c.broken("lies behind the end of the tar")

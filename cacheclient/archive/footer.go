@@ -71,7 +71,7 @@ func ReadIndex(tail []byte, size int64, l Limits) (*Index, error) {
 	if digest := sha256.Sum256(packed); digest != f.digest {
 		return nil, fmt.Errorf("%w: its index has the digest %x, its footer says %x: the object is damaged", ErrFormat, digest[:8], f.digest[:8])
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(f.length, 1))), zstd.WithDecodeAllCapLimit(true))
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(f.length, 1<<20))), zstd.WithDecodeAllCapLimit(true))
 	if err != nil {
 		return nil, err
 	}

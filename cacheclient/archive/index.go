@@ -19,11 +19,11 @@ type Index struct {
 	entries int
 	first   cursor
 	frames  []frame
-	starts  []start  // for each frame, before the first file that begins in it
-	splits  []split  // files in more than one frame, in order
-	dirs    []dir    // in the order of the walk, root first
-	links   []int    // ordinals of files that hard links share, ascending
-	length  int64    // of the tar
+	starts  []start // for each frame, before the first file that begins in it
+	splits  []split // files in more than one frame, in order
+	dirs    []dir   // in the order of the walk, root first
+	links   []int   // ordinals of files that hard links share, ascending
+	length  int64   // of the tar
 	summary Summary
 }
 

@@ -6,11 +6,11 @@ import (
 	"fmt"
 )
 
-// A journal is its first line, each path with a zero byte behind it, and a
-// last line that shows that all of it was written. Paths may be any bytes.
+// A journal is its first line, each path with a zero byte behind it, and an
+// end that shows that all of it was written. Paths may be any bytes.
 const (
 	journalBegin = "podlane-restore-1\n"
-	journalEnd   = "end\n"
+	journalEnd   = "\x00end\n" // no path is empty
 )
 
 // EncodeJournal makes of the list that Restore gives to Begin the bytes to keep

@@ -15,7 +15,7 @@ func setTime(fd int, name string, seconds int64, nanos uint32) error {
 	if name != "" {
 		return unix.UtimesNanoAt(fd, name, times[:], unix.AT_SYMLINK_NOFOLLOW)
 	}
-	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&times)), 0, 0, 0)
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&times)), 0, 0, 0) //nolint:gosec // as x/sys/unix does it
 	runtime.KeepAlive(&times)
 	if errno != 0 {
 		return errno

@@ -8,9 +8,9 @@ import "encoding/binary"
 // files that was a tenth of the bytes to decode.
 
 const (
-	tarBlock     = 512
-	tarEnd       = 2 * tarBlock // two blocks of zeros
-	tarNameMax   = 100
+	tarBlock   = 512
+	tarEnd     = 2 * tarBlock // two blocks of zeros
+	tarNameMax = 100
 )
 
 var longLink = []byte("././@LongLink")

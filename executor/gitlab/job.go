@@ -84,6 +84,38 @@ type Image struct {
 	Entrypoint []string  `json:"entrypoint"`
 	Command    []string  `json:"command"`
 	Variables  Variables `json:"variables"`
+	// PullPolicy is a list of GitLab's names: always, if-not-present, never.
+	PullPolicy   []string     `json:"pull_policy"`
+	ExecutorOpts ExecutorOpts `json:"executor_opts"`
+}
+
+// ExecutorOpts are image:docker and image:kubernetes.
+type ExecutorOpts struct {
+	Docker struct {
+		Platform string       `json:"platform"`
+		User     TextOrNumber `json:"user"`
+	} `json:"docker"`
+	Kubernetes struct {
+		User TextOrNumber `json:"user"`
+	} `json:"kubernetes"`
+}
+
+// TextOrNumber is a value that people write with or without quotes.
+type TextOrNumber string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *TextOrNumber) UnmarshalJSON(data []byte) error {
+	var text string
+	if err := json.Unmarshal(data, &text); err == nil {
+		*t = TextOrNumber(text)
+		return nil
+	}
+	var number json.Number
+	if err := json.Unmarshal(data, &number); err != nil {
+		return errors.New("expected a string or a number")
+	}
+	*t = TextOrNumber(number)
+	return nil
 }
 
 // Cache is one entry of the job's cache keyword (gitlab-runner

@@ -18,10 +18,20 @@ import (
 // attempt, or one that has ended, is replaced. There are never two: the name
 // is the job's.
 func (c *Client) Launch(ctx context.Context, m *Manifest) (pod *corev1.Pod, adopted bool, err error) {
+	if err := firstError(c.createNamespace(ctx, m), c.addAccountSecrets(ctx, m)); err != nil {
+		return nil, false, err
+	}
 	for {
 		pod, err := c.create(ctx, m)
 		if err == nil {
 			return pod, false, c.own(ctx, m, pod)
+		}
+		if m.restrict(err) {
+			c.log.Linef("namespace %s wants the restricted security level: containers run as a user other than root", m.Pod.Namespace)
+			if err := c.deleteSecrets(ctx, m); err != nil {
+				return nil, false, err
+			}
+			continue
 		}
 		if !apierrors.IsAlreadyExists(err) {
 			return nil, false, err
@@ -62,8 +72,10 @@ func (c *Client) create(ctx context.Context, m *Manifest) (*corev1.Pod, error) {
 		return nil, refusal(err)
 	}
 	pod := &corev1.Pod{}
-	err = c.retry(ctx, "create pod "+m.Pod.Name, func(ctx context.Context) error {
-		return c.rest.Post().Namespace(c.namespace).Resource("pods").Body(m.Pod).Do(ctx).Into(pod)
+	err = c.whileAccountIsMissing(ctx, m, func() error {
+		return c.retry(ctx, "create pod "+m.Pod.Name, func(ctx context.Context) error {
+			return c.rest.Post().Namespace(c.namespace).Resource("pods").Body(m.Pod).Do(ctx).Into(pod)
+		})
 	})
 	return pod, refusal(err)
 }
@@ -74,18 +86,28 @@ func (c *Client) replace(ctx context.Context, m *Manifest, there *corev1.Pod) er
 	if err := c.Delete(ctx, m.Pod.Name, 0); err != nil {
 		return err
 	}
-	if err := inParallel(m.Secrets, func(s *corev1.Secret) error { return c.deleteSecret(ctx, s.Name) }); err != nil {
+	if err := c.deleteSecrets(ctx, m); err != nil {
 		return err
 	}
 	return c.waitGone(ctx, there)
+}
+
+func (c *Client) deleteSecrets(ctx context.Context, m *Manifest) error {
+	return inParallel(m.Secrets, func(s *corev1.Secret) error { return c.deleteSecret(ctx, s.Name) })
 }
 
 func (c *Client) deleteSecret(ctx context.Context, name string) error {
 	return c.delete(ctx, "secrets", name, &metav1.DeleteOptions{})
 }
 
-// own makes the pod the owner of its secrets, so that they go with it.
+// own makes the pod the owner of its secrets, so that they go with it, and
+// gives it what else it shall own.
 func (c *Client) own(ctx context.Context, m *Manifest, pod *corev1.Pod) error {
+	if m.DisruptionBudget {
+		if err := c.createBudget(ctx, pod); err != nil {
+			return err
+		}
+	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"ownerReferences": []metav1.OwnerReference{{
 		APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID,
 	}}}})

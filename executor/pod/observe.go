@@ -43,9 +43,13 @@ func (w *starter) observeContainer(ctx context.Context, p *corev1.Pod, s corev1.
 	switch {
 	case s.State.Waiting != nil:
 		if f := waitingFailure(s.Name, image, s.State.Waiting); f != nil {
+			f.Container = s.Name
 			return f
 		}
 		if r := s.State.Waiting.Reason; r == "ErrImagePull" || r == "ImagePullBackOff" {
+			if len(w.pulls[s.Name]) > 0 {
+				return &Failure{Reason: "image pull failed", Detail: image + ": " + shortPullMessage(s.State.Waiting.Message), Container: s.Name}
+			}
 			w.latest = fmt.Sprintf("image %s cannot be pulled: %s", image, shortPullMessage(s.State.Waiting.Message))
 			if w.pullFails.IsZero() {
 				w.pullFails = time.Now()

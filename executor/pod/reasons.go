@@ -41,7 +41,8 @@ var Reasons = []Reason{
 	{"not started in time", FaultSystem, "the pod did not start within job.start_timeout or the job's timeout: no node had room, say"},
 	{"quota exceeded", FaultSystem, "the namespace's quota leaves no room for the pod"},
 	{"forbidden", FaultSystem, "podlane's own account may not do what it must, or a policy of the cluster refuses the pod"},
-	{"rejected", FaultSystem, "the API server finds the pod invalid"},
+	{"invalid pod template", FaultSystem, "the settings of podlane have a pod template that is no PodTemplateSpec"},
+	{"rejected", FaultSystem, "the API server finds the pod invalid, or its service account does not exist"},
 	{"container not created", FaultSystem, "the node cannot create a container: a secret is missing, say"},
 	{"pod lost", FaultSystem, "the pod was deleted, evicted, preempted, or its node went away"},
 	{"container ended", FaultSystem, "a container of the pod ended while the job still needed it: out of memory, say"},
@@ -54,7 +55,9 @@ type Failure struct {
 	Reason string
 	// Detail is one line: what was found, and a hint where there is one.
 	Detail string
-	Err    error
+	// Container is the one that the failure is about, if it is one.
+	Container string
+	Err       error
 }
 
 // Error names the reason and the case.
@@ -83,6 +86,8 @@ func refusal(err error) error {
 	switch {
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
 		return &Failure{Reason: "quota exceeded", Detail: statusMessage(err), Err: err}
+	case isAccountMissing(err):
+		return &Failure{Reason: "rejected", Detail: statusMessage(err) + "; hint: pod.service_account in the settings of podlane names it", Err: err}
 	case apierrors.IsForbidden(err):
 		return &Failure{Reason: "forbidden", Detail: statusMessage(err), Err: err}
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):

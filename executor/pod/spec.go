@@ -22,6 +22,8 @@ const (
 	BuildContainer  = "build"
 	HelperContainer = "helper"
 
+	agentContainerName = "agent"
+
 	sharedDir = "/podlane/shared"
 	stateDir  = "/podlane/state"
 	// grantsDir is podagent.GrantsDir: a test holds them together.
@@ -42,85 +44,256 @@ type Manifest struct {
 	// Secrets are created before the pod and owned by it.
 	Secrets  []*corev1.Secret
 	Services []Service
+	// Namespace is created before everything else; nil means that it is there.
+	Namespace *corev1.Namespace
+	// DisruptionBudget tells whether the pod gets one.
+	DisruptionBudget bool
+	// Warnings are lines for the job log.
+	Warnings []string
+
+	// accountSecrets tells that the service account's pull secrets are wanted.
+	accountSecrets bool
+	// restricted is the pod for a namespace that enforces the restricted level;
+	// nil if Pod is that already, or may not be.
+	restricted *corev1.Pod
+	// pulls are the pull policies that are left to try, for each container.
+	pulls map[string][]corev1.PullPolicy
 }
 
 // ErrNoImage means that neither the job nor the settings name an image.
 var ErrNoImage = errors.New("the job names no image, and job.image in the settings of podlane is empty")
 
 // Build plans a job's pod. It does no I/O; the same input gives the same
-// result. Errors are the job author's: a service without a name, say.
+// result. Errors are the job author's, a service without a name, say; but for a
+// *Failure, which says itself whose it is.
 //
-// No value of a job variable stands in the pod: scripts bring their own
-// variables through exec, services get theirs through secrets.
+// Four layers make the pod, each on top of the one before: the defaults of the
+// settings, the templates, what podlane needs, and what the job asks for. What
+// all of them leave open about security is then filled in.
+//
+// No value of a job variable stands in the pod unless the settings let the job
+// put it there: scripts bring their own variables through exec, services get
+// theirs through secrets.
 func Build(job *gitlab.Job, s *settings.Settings, attempt string) (*Manifest, error) {
-	image := job.Variables.Expand(job.Image.Name)
-	if image == "" {
-		image = s.Job.Image
-	}
-	if image == "" {
-		return nil, ErrNoImage
+	image, err := jobImage(job, s)
+	if err != nil {
+		return nil, err
 	}
 	services, err := Services(job)
+	if err == nil {
+		err = allowedServices(services, s)
+	}
 	if err != nil {
 		return nil, err
 	}
-	pull, err := pullConfig(job)
+	asked, err := readOverwrites(job, s)
 	if err != nil {
 		return nil, err
 	}
-	m := &Manifest{Services: services}
-	meta := metadata(job, s, attempt)
-	m.Pod = &corev1.Pod{
-		ObjectMeta: meta,
+	template, err := podTemplate(job, s)
+	if err != nil {
+		return nil, err
+	}
+	meta, err := metadata(job, s, attempt)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manifest{Services: services, Warnings: asked.warnings, DisruptionBudget: s.Pod.DisruptionBudget, accountSecrets: s.Pod.ServiceAccountPullSecrets}
+	if OwnsNamespace(job, s) {
+		m.Namespace = ownNamespace(meta)
+	}
+	user, err := runAs(job, s)
+	if err != nil {
+		return nil, err
+	}
+	planned := overlay(defaults(s), asUser(user, template), forServices(template, services), required(job, s, image, services, meta), &asked.layer)
+	planned.Spec.Tolerations = append(planned.Spec.Tolerations, asked.tolerations...)
+	m.Pod = &corev1.Pod{ObjectMeta: planned.ObjectMeta, Spec: planned.Spec}
+	if err := m.finish(job, s, asked); err != nil {
+		return nil, err
+	}
+	return m, m.addSecrets(job, s, meta)
+}
+
+// defaults is what settings want of a pod where no template says otherwise.
+func defaults(s *settings.Settings) *corev1.PodTemplateSpec {
+	t := &corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: s.Pod.Labels, Annotations: s.Pod.Annotations},
 		Spec: corev1.PodSpec{
-			RestartPolicy:                 corev1.RestartPolicyNever,
 			ServiceAccountName:            s.Pod.ServiceAccount,
 			AutomountServiceAccountToken:  new(false),
 			EnableServiceLinks:            new(false),
-			ActiveDeadlineSeconds:         new(int64((job.Timeout() + deadlineMargin).Seconds())),
 			TerminationGracePeriodSeconds: new(int64(s.Pod.TerminationGracePeriod.D().Seconds())),
 			NodeSelector:                  s.Pod.NodeSelector,
 			PriorityClassName:             s.Pod.PriorityClass,
-			HostAliases:                   hostAliases(services),
-			Volumes:                       volumes(),
-			// The kubelet starts containers in this order. The helper comes
-			// first because the build container waits for what it brings.
-			Containers: []corev1.Container{
-				helperContainer(s),
-				buildContainer(image, s),
-			},
+			Volumes:                       []corev1.Volume{emptyDir("builds"), emptyDir("cache")},
 		},
 	}
+	if s.Pod.RuntimeClass != "" {
+		t.Spec.RuntimeClassName = new(s.Pod.RuntimeClass)
+	}
+	for _, name := range s.Pod.ImagePullSecrets {
+		t.Spec.ImagePullSecrets = append(t.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: name})
+	}
+	return t
+}
+
+// required is what podlane can't do without.
+func required(job *gitlab.Job, s *settings.Settings, image string, services []Service, meta metav1.ObjectMeta) *corev1.PodTemplateSpec {
+	t := &corev1.PodTemplateSpec{
+		ObjectMeta: meta,
+		Spec: corev1.PodSpec{
+			RestartPolicy:         corev1.RestartPolicyNever,
+			ActiveDeadlineSeconds: new(int64((job.Timeout() + deadlineMargin).Seconds())),
+			HostAliases:           hostAliases(services),
+			Volumes:               ownVolumes(),
+			Containers:            []corev1.Container{helperContainer(s), buildContainer(image, entrypoint(job.Image), s)},
+		},
+	}
+	if s.Job.AgentImage != "" {
+		t.Spec.InitContainers = []corev1.Container{agentContainer(s)}
+	}
+	for _, svc := range services {
+		t.Spec.Containers = append(t.Spec.Containers, serviceContainer(svc, meta.Name))
+	}
+	return t
+}
+
+// finish decides what depends on the layers' sum.
+func (m *Manifest) finish(job *gitlab.Job, s *settings.Settings, asked *overwrites) error {
 	spec := &m.Pod.Spec
+	order(spec.Containers)
 	if len(job.Grants()) > 0 {
 		addGrants(spec)
 	}
-	if s.Pod.RuntimeClass != "" {
-		spec.RuntimeClassName = new(s.Pod.RuntimeClass)
+	arch, err := placeOnArch(job, spec)
+	if err != nil {
+		return err
 	}
-	if s.Job.AgentImage != "" {
-		spec.InitContainers = []corev1.Container{agentContainer(s)}
+	if err := m.choosePulls(job, s, arch); err != nil {
+		return err
 	}
-	for _, svc := range services {
-		spec.Containers = append(spec.Containers, serviceContainer(svc, meta.Name, s))
-		m.Secrets = append(m.Secrets, envSecret(meta, svc))
+	if err := m.allotAll(s, asked); err != nil {
+		return err
 	}
-	for _, name := range s.Pod.ImagePullSecrets {
-		spec.ImagePullSecrets = append(spec.ImagePullSecrets, corev1.LocalObjectReference{Name: name})
+	if s.Security.Level == settings.LevelAuto {
+		m.restricted = m.Pod.DeepCopy()
+		secure(&m.restricted.Spec, s.Security, true)
 	}
-	if pull != nil {
-		secret := pullSecret(meta, pull)
-		m.Secrets = append(m.Secrets, secret)
-		spec.ImagePullSecrets = append(spec.ImagePullSecrets, corev1.LocalObjectReference{Name: secret.Name})
-	}
-	return m, nil
+	secure(spec, s.Security, s.Security.Level == settings.LevelRestricted)
+	return nil
 }
 
-func metadata(job *gitlab.Job, s *settings.Settings, attempt string) metav1.ObjectMeta {
-	meta := metav1.ObjectMeta{
+// choosePulls sets the first pull policy of each container of ours, and the
+// helper image's architecture.
+func (m *Manifest) choosePulls(job *gitlab.Job, s *settings.Settings, arch string) error {
+	m.pulls = map[string][]corev1.PullPolicy{}
+	set := func(c *corev1.Container, asked []string) error {
+		policies, err := pullPolicies(c.Image, asked, s)
+		if err != nil {
+			return err
+		}
+		if c.ImagePullPolicy == "" {
+			c.ImagePullPolicy = policies[0]
+			m.pulls[c.Name] = policies[1:]
+		}
+		return nil
+	}
+	for i := range m.Pod.Spec.InitContainers {
+		if c := &m.Pod.Spec.InitContainers[i]; c.Name == agentContainerName {
+			if err := set(c, nil); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range m.Pod.Spec.Containers {
+		c := &m.Pod.Spec.Containers[i]
+		var asked []string
+		switch c.Name {
+		case HelperContainer:
+			c.Image = s.Job.HelperImageFor(arch)
+		case BuildContainer:
+			asked = job.Image.PullPolicy
+		default:
+			at := slices.IndexFunc(m.Services, func(svc Service) bool { return svc.Container == c.Name })
+			if at < 0 {
+				continue // a sidecar is the template's business
+			}
+			asked = job.Services[at].PullPolicy
+		}
+		if err := set(c, asked); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// allotAll gives each container of ours its requests and limits.
+func (m *Manifest) allotAll(s *settings.Settings, asked *overwrites) (err error) {
+	for i := range m.Pod.Spec.InitContainers {
+		if c := &m.Pod.Spec.InitContainers[i]; c.Name == agentContainerName {
+			if c.Resources, err = allot("init container "+c.Name, resources(s.Resources.Helper), c.Resources, asked.helper); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range m.Pod.Spec.Containers {
+		c := &m.Pod.Spec.Containers[i]
+		var defaults, own settings.Container
+		switch c.Name {
+		case HelperContainer:
+			defaults, own = s.Resources.Helper, asked.helper
+		case BuildContainer:
+			defaults, own = s.Resources.Build, asked.build
+		default:
+			at := slices.IndexFunc(m.Services, func(svc Service) bool { return svc.Container == c.Name })
+			if at < 0 {
+				continue
+			}
+			defaults, own = s.Resources.Service, asked.services[at]
+		}
+		if c.Resources, err = allot("container "+c.Name, resources(defaults), c.Resources, own); err != nil {
+			return err
+		}
+	}
+	var template corev1.ResourceRequirements
+	if m.Pod.Spec.Resources != nil {
+		template = *m.Pod.Spec.Resources
+	}
+	whole, err := allot("the pod", resources(s.Resources.Pod.Container()), template, asked.pod)
+	if len(whole.Requests)+len(whole.Limits) > 0 {
+		m.Pod.Spec.Resources = &whole
+	}
+	return err
+}
+
+// addSecrets plans the secrets that the pod refers to.
+func (m *Manifest) addSecrets(job *gitlab.Job, s *settings.Settings, meta metav1.ObjectMeta) error {
+	for _, svc := range m.Services {
+		m.Secrets = append(m.Secrets, envSecret(meta, svc))
+	}
+	pull, err := pullConfig(job)
+	if err != nil || pull == nil {
+		return err
+	}
+	secret := pullSecret(meta, pull)
+	m.Secrets = append(m.Secrets, secret)
+	for _, pod := range []*corev1.Pod{m.Pod, m.restricted} {
+		if pod != nil {
+			pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: secret.Name})
+		}
+	}
+	return nil
+}
+
+// metadata is of the pod and, but for what templates add to it, of everything
+// else that the job has on the cluster.
+func metadata(job *gitlab.Job, s *settings.Settings, attempt string) (metav1.ObjectMeta, error) {
+	namespace, err := Namespace(job, s)
+	return metav1.ObjectMeta{
 		Name:      Name(job),
-		Namespace: s.Kubernetes.Namespace,
-		Labels:    map[string]string{},
+		Namespace: namespace,
+		Labels:    labels(job, attempt),
 		Annotations: map[string]string{
 			AnnotationJobName: job.JobInfo.Name,
 			AnnotationJobURL:  job.URL(),
@@ -129,28 +302,19 @@ func metadata(job *gitlab.Job, s *settings.Settings, attempt string) metav1.Obje
 			AnnotationSha:     job.GitInfo.Sha,
 			AnnotationTimeout: job.Timeout().String(),
 		},
-	}
-	for k, v := range s.Pod.Labels {
-		meta.Labels[k] = v
-	}
-	for k, v := range labels(job, attempt) {
-		meta.Labels[k] = v
-	}
-	for k, v := range s.Pod.Annotations {
-		meta.Annotations[k] = v
-	}
-	return meta
+	}, err
 }
 
-// volumes are the checkout, what podlane's own processes share, and a state
-// folder for each container: the scripts of one container's stages hold
-// secrets that are none of the other's business.
-func volumes() []corev1.Volume {
-	var out []corev1.Volume
-	for _, name := range []string{"builds", "cache", "shared", "state-build", "state-helper"} {
-		out = append(out, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
-	}
-	return out
+// ownVolumes are what podlane's own processes share, and a state folder for
+// each container: the scripts of one container's stages hold secrets that are
+// none of the other's business. The checkout's volume and the caches' are among
+// the defaults: a template can put them elsewhere.
+func ownVolumes() []corev1.Volume {
+	return []corev1.Volume{emptyDir("shared"), emptyDir("state-build"), emptyDir("state-helper")}
+}
+
+func emptyDir(name string) corev1.Volume {
+	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}
 }
 
 func mounts(s *settings.Settings, state string) []corev1.VolumeMount {
@@ -168,26 +332,22 @@ func helperContainer(s *settings.Settings) corev1.Container {
 		command = []string{AgentPath, "init", "--role", "helper", "--idle", s.Job.IdleTimeout.String()}
 	}
 	return corev1.Container{
-		Name:            HelperContainer,
-		Image:           s.Job.HelperImage,
-		ImagePullPolicy: corev1.PullPolicy(s.Pod.PullPolicy),
-		Command:         command,
-		Resources:       resources(s.Resources.Helper),
-		VolumeMounts:    mounts(s, "state-helper"),
+		Name:         HelperContainer,
+		Image:        s.Job.HelperImage,
+		Command:      command,
+		VolumeMounts: mounts(s, "state-helper"),
 	}
 }
 
 // buildContainer waits in the image's own shell for podlane-helper and becomes
 // it. Shells differ in whether they can sleep for less than a second.
-func buildContainer(image string, s *settings.Settings) corev1.Container {
+func buildContainer(image string, entrypoint []string, s *settings.Settings) corev1.Container {
 	wait := fmt.Sprintf("until [ -x %s ]; do sleep 0.02 2>/dev/null || sleep 1; done; exec %[1]s init --role build --idle %s", AgentPath, s.Job.IdleTimeout)
 	return corev1.Container{
-		Name:            BuildContainer,
-		Image:           image,
-		ImagePullPolicy: corev1.PullPolicy(s.Pod.PullPolicy),
-		Command:         []string{"sh", "-c", wait},
-		Resources:       resources(s.Resources.Build),
-		VolumeMounts:    mounts(s, "state-build"),
+		Name:         BuildContainer,
+		Image:        image,
+		Command:      append(slices.Clone(entrypoint), "sh", "-c", wait),
+		VolumeMounts: mounts(s, "state-build"),
 	}
 }
 
@@ -208,26 +368,22 @@ func addGrants(spec *corev1.PodSpec) {
 // agentContainer brings podlane-helper where the helper image lacks it.
 func agentContainer(s *settings.Settings) corev1.Container {
 	return corev1.Container{
-		Name:            "agent",
-		Image:           s.Job.AgentImage,
-		ImagePullPolicy: corev1.PullPolicy(s.Pod.PullPolicy),
-		Command:         []string{agentInImage, "install", path.Dir(AgentPath)},
-		Resources:       resources(s.Resources.Helper),
-		VolumeMounts:    []corev1.VolumeMount{{Name: "shared", MountPath: sharedDir}},
+		Name:         agentContainerName,
+		Image:        s.Job.AgentImage,
+		Command:      []string{agentInImage, "install", path.Dir(AgentPath)},
+		VolumeMounts: []corev1.VolumeMount{{Name: "shared", MountPath: sharedDir}},
 	}
 }
 
-func serviceContainer(svc Service, pod string, s *settings.Settings) corev1.Container {
+func serviceContainer(svc Service, pod string) corev1.Container {
 	return corev1.Container{
-		Name:            svc.Container,
-		Image:           svc.Image,
-		ImagePullPolicy: corev1.PullPolicy(s.Pod.PullPolicy),
-		Command:         svc.Command,
-		Args:            svc.Args,
+		Name:    svc.Container,
+		Image:   svc.Image,
+		Command: svc.Command,
+		Args:    svc.Args,
 		EnvFrom: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{
 			LocalObjectReference: corev1.LocalObjectReference{Name: pod + "-" + svc.Container},
 		}}},
-		Resources: resources(s.Resources.Service),
 	}
 }
 
@@ -261,27 +417,6 @@ func hostAliases(services []Service) []corev1.HostAlias {
 		return nil
 	}
 	return []corev1.HostAlias{{IP: "127.0.0.1", Hostnames: hosts}}
-}
-
-// resources turns settings, whose quantities have been checked, into a spec.
-func resources(c settings.Container) corev1.ResourceRequirements {
-	set := func(list *corev1.ResourceList, name corev1.ResourceName, value string) {
-		if value == "" {
-			return
-		}
-		if *list == nil {
-			*list = corev1.ResourceList{}
-		}
-		(*list)[name] = resource.MustParse(value)
-	}
-	var r corev1.ResourceRequirements
-	set(&r.Requests, corev1.ResourceCPU, c.CPURequest)
-	set(&r.Requests, corev1.ResourceMemory, c.MemoryRequest)
-	set(&r.Requests, corev1.ResourceEphemeralStorage, c.EphemeralStorageRequest)
-	set(&r.Limits, corev1.ResourceCPU, c.CPULimit)
-	set(&r.Limits, corev1.ResourceMemory, c.MemoryLimit)
-	set(&r.Limits, corev1.ResourceEphemeralStorage, c.EphemeralStorageLimit)
-	return r
 }
 
 // AgentCommand is the argv with which a stage reaches podlane-helper. The

@@ -75,7 +75,50 @@ func TestBuildGolden(t *testing.T) {
 				s.Pod.PriorityClass = "low"
 				s.Pod.RuntimeClass = "gvisor"
 				s.Resources.Build.MemoryLimit = "1Gi"
+				s.Resources.Pod.MemoryLimit = "2Gi"
+				s.Pod.PullPolicy = []string{"Always", "IfNotPresent"}
 			},
+		},
+		{
+			name: "template",
+			job: func(j *gitlab.Job) {
+				j.Services = []gitlab.Image{{Name: "postgres", Alias: "db"}}
+				j.Variables = append(j.Variables, gitlab.Variable{Key: settings.TemplateVariable, Value: "large"})
+				j.Image.ExecutorOpts.Kubernetes.User = "1001:1002"
+				j.Image.Entrypoint = []string{"/usr/bin/env", "LANG=C"}
+			},
+			settings: func(s *settings.Settings) {
+				s.Kubernetes.PodTemplate = baseTemplate
+				s.PodTemplates = []settings.PodTemplate{
+					{Name: "for-others", Projects: []int64{7}, Template: largeTemplate},
+					{Name: "large", Template: largeTemplate, OnRequest: true},
+				}
+				s.Pod.NodeSelector = map[string]string{"pool": "ci"}
+			},
+		},
+		{
+			name: "privileged",
+			settings: func(s *settings.Settings) {
+				s.PodTemplates = []settings.PodTemplate{{Name: "privileged", Template: privilegedTemplate}}
+			},
+		},
+		{
+			name:     "restricted",
+			settings: func(s *settings.Settings) { s.Security.Level = settings.LevelRestricted },
+		},
+		{
+			name: "overwrites",
+			job: func(j *gitlab.Job) {
+				j.Services = []gitlab.Image{
+					{Name: "postgres", Variables: gitlab.Variables{{Key: "KUBERNETES_SERVICE_MEMORY_LIMIT", Value: "1Gi"}}},
+					{Name: "redis"},
+				}
+				for key, value := range everyOverwrite {
+					j.Variables = append(j.Variables, gitlab.Variable{Key: key, Value: value})
+				}
+				sortVariables(j.Variables)
+			},
+			settings: allowEverything,
 		},
 	}
 	for _, tt := range tests {

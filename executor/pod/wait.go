@@ -24,6 +24,7 @@ type starter struct {
 	pod      *corev1.Pod
 	settings *settings.Settings
 	services []Service
+	pulls    map[string][]corev1.PullPolicy // what else could be tried
 
 	began      time.Time
 	phases     Phases
@@ -37,8 +38,8 @@ type starter struct {
 // WaitReady returns when both containers of ours answer and the services with
 // a health check do too. It says in the job log what it waits for, each thing
 // once. The deadline is ctx's. A *Failure says why the pod will never come.
-func (c *Client) WaitReady(ctx context.Context, pod *corev1.Pod, services []Service, s *settings.Settings) (Phases, error) {
-	w := &starter{client: c, pod: pod, settings: s, services: services, began: time.Now(), said: map[string]bool{}, latest: "not scheduled yet"}
+func (c *Client) WaitReady(ctx context.Context, pod *corev1.Pod, m *Manifest, s *settings.Settings) (Phases, error) {
+	w := &starter{client: c, pod: pod, settings: s, services: m.Services, pulls: m.pulls, began: time.Now(), said: map[string]bool{}, latest: "not scheduled yet"}
 	ctx, cancel := context.WithCancel(ctx)
 	pods, events := make(chan *corev1.Pod), make(chan *corev1.Event)
 	probe := make(chan struct{}, 1)

@@ -48,7 +48,11 @@ func (s *Settings) check(d *decoder) {
 	}
 	const day = 24 * time.Hour
 
-	must(dnsLabel.MatchString(s.Kubernetes.Namespace), "kubernetes.namespace", s.Kubernetes.Namespace, "the name of a namespace")
+	s.checkNamespace(c)
+	s.checkTemplates(c)
+	s.Overwrites.check(c)
+	s.Images.check(c)
+	s.Security.check(c)
 	between("kubernetes.request_timeout", s.Kubernetes.RequestTimeout, time.Second, 10*time.Minute)
 	between("kubernetes.retry_budget", s.Kubernetes.RetryBudget, 0, day)
 
@@ -73,7 +77,8 @@ func (s *Settings) check(d *decoder) {
 	name("pod.service_account", s.Pod.ServiceAccount)
 	name("pod.priority_class", s.Pod.PriorityClass)
 	name("pod.runtime_class", s.Pod.RuntimeClass)
-	oneOf("pod.pull_policy", s.Pod.PullPolicy, "Always", "IfNotPresent", "Never")
+	must(len(s.Pod.PullPolicy) > 0, "pod.pull_policy", "", "at least one of "+strings.Join(PullPolicies, ", "))
+	c.pullPolicies("pod.pull_policy", s.Pod.PullPolicy)
 	for _, secret := range s.Pod.ImagePullSecrets {
 		must(secret != "" && dnsSubdomain.MatchString(secret), "pod.image_pull_secrets", secret, "names of secrets")
 	}
@@ -91,12 +96,8 @@ func (s *Settings) check(d *decoder) {
 		must(!strings.HasPrefix(k, "podlane/"), "pod.labels", k, `a key that does not start with "podlane/": those are ours`)
 	}
 	s.Observe.check(must)
-	for kind, c := range map[string]Container{"build": s.Resources.Build, "helper": s.Resources.Helper, "service": s.Resources.Service} {
-		for field, value := range map[string]string{
-			"cpu_request": c.CPURequest, "cpu_limit": c.CPULimit, "memory_request": c.MemoryRequest, "memory_limit": c.MemoryLimit,
-			"ephemeral_storage_request": c.EphemeralStorageRequest, "ephemeral_storage_limit": c.EphemeralStorageLimit,
-		} {
-			must(value == "" || quantity.MatchString(value), "resources."+kind+"."+field, value, `a quantity such as "500m" or "512Mi"`)
-		}
-	}
+	c.quantities("resources.build", s.Resources.Build)
+	c.quantities("resources.helper", s.Resources.Helper)
+	c.quantities("resources.service", s.Resources.Service)
+	c.quantities("resources.pod", s.Resources.Pod.Container())
 }

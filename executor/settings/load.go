@@ -55,6 +55,7 @@ func Parse(file, text string) (Settings, error) {
 	}
 	d.md = md
 	d.table("", root, reflect.ValueOf(&s).Elem())
+	s.readTemplates(&d)
 	if len(d.issues) == 0 {
 		s.check(&d)
 	}

@@ -18,6 +18,11 @@ type Settings struct {
 	Grants     []Grant    `toml:"grants"`
 	Cache      Cache      `toml:"cache"`
 	Observe    Observe    `toml:"observe"`
+	Overwrites Overwrites `toml:"overwrites"`
+	Images     Images     `toml:"images"`
+	Security   Security   `toml:"security"`
+
+	PodTemplates []PodTemplate `toml:"pod_templates"`
 }
 
 // Kubernetes says where the cluster is and how patient we are with its API.
@@ -33,8 +38,15 @@ type Kubernetes struct {
 	// podlane runs in.
 	Server string `toml:"server"`
 	CAFile string `toml:"ca_file"`
-	// Namespace is where job pods are created.
+	// Namespace is where job pods are created. It may hold placeholders: see
+	// Placeholders.
 	Namespace string `toml:"namespace"`
+	// NamespacePerJob creates the namespace for each job and deletes it with the
+	// job.
+	NamespacePerJob bool `toml:"namespace_per_job"`
+	// PodTemplate is a PodTemplateSpec that every job's pod is made from: YAML,
+	// or the name of a file with it.
+	PodTemplate string `toml:"pod_template"`
 	// RequestTimeout bounds a single API request that isn't a watch or an exec.
 	RequestTimeout Duration `toml:"request_timeout"`
 	// RetryBudget is how long a stage goes on trying when the API server can't
@@ -46,7 +58,8 @@ type Kubernetes struct {
 type Job struct {
 	// Image is for jobs that name none.
 	Image string `toml:"image"`
-	// HelperImage runs git and artifact stages.
+	// HelperImage runs git and artifact stages. {arch} in it stands for the
+	// node's architecture.
 	HelperImage string `toml:"helper_image"`
 	// AgentImage brings podlane-helper where HelperImage hasn't got it. It
 	// costs an init container, about a second a job; empty means that
@@ -72,15 +85,21 @@ type Job struct {
 
 // Pod holds what goes into every job pod.
 type Pod struct {
-	ServiceAccount         string            `toml:"service_account"`
-	PullPolicy             string            `toml:"pull_policy"`
-	ImagePullSecrets       []string          `toml:"image_pull_secrets"`
-	NodeSelector           map[string]string `toml:"node_selector"`
-	Labels                 map[string]string `toml:"labels"`
-	Annotations            map[string]string `toml:"annotations"`
-	PriorityClass          string            `toml:"priority_class"`
-	RuntimeClass           string            `toml:"runtime_class"`
-	TerminationGracePeriod Duration          `toml:"termination_grace_period"`
+	ServiceAccount string `toml:"service_account"`
+	// PullPolicy is a list: where an image can't be had with one, the next is
+	// tried.
+	PullPolicy       []string `toml:"pull_policy"`
+	ImagePullSecrets []string `toml:"image_pull_secrets"`
+	// ServiceAccountPullSecrets adds those of the service account.
+	ServiceAccountPullSecrets bool              `toml:"service_account_pull_secrets"`
+	NodeSelector              map[string]string `toml:"node_selector"`
+	Labels                    map[string]string `toml:"labels"`
+	Annotations               map[string]string `toml:"annotations"`
+	PriorityClass             string            `toml:"priority_class"`
+	RuntimeClass              string            `toml:"runtime_class"`
+	TerminationGracePeriod    Duration          `toml:"termination_grace_period"`
+	// DisruptionBudget keeps evictions, a drain of the node say, from the pod.
+	DisruptionBudget bool `toml:"disruption_budget"`
 }
 
 // Resources are the requests and limits of each kind of container.
@@ -88,6 +107,8 @@ type Resources struct {
 	Build   Container `toml:"build"`
 	Helper  Container `toml:"helper"`
 	Service Container `toml:"service"`
+	// Pod is what all of the pod's containers share.
+	Pod PodResources `toml:"pod"`
 }
 
 // Container is one kind's requests and limits, as Kubernetes quantities; empty
@@ -121,16 +142,17 @@ func Default() Settings {
 		},
 		Pod: Pod{
 			ServiceAccount:         "default",
-			PullPolicy:             "IfNotPresent",
+			PullPolicy:             []string{"IfNotPresent"},
 			TerminationGracePeriod: Duration(30 * time.Second),
 		},
 		Resources: Resources{
 			Build:  Container{CPURequest: "500m", MemoryRequest: "512Mi"},
 			Helper: Container{CPURequest: "50m", MemoryRequest: "64Mi"},
 		},
-		Vault:   defaultVault(),
-		Cache:   defaultCache(),
-		Observe: defaultObserve(),
+		Vault:    defaultVault(),
+		Cache:    defaultCache(),
+		Observe:  defaultObserve(),
+		Security: defaultSecurity(),
 	}
 }
 

@@ -30,12 +30,12 @@ x = 1
 	_, err := Parse("podlane.toml", text)
 	want := []string{
 		`podlane.toml:3: kubernetes.namespace: found 7, expected a string`,
-		`podlane.toml:4: kubernetes.contxt: found a key that does not exist, expected one of ca_file, context, kubeconfig, namespace, request_timeout, retry_budget, server`,
+		`podlane.toml:4: kubernetes.contxt: found a key that does not exist, expected one of ca_file, context, kubeconfig, namespace, namespace_per_job, pod_template, request_timeout, retry_budget, server`,
 		`podlane.toml:7: job.image: found a list, expected a string`,
 		`podlane.toml:8: job.idle_timeout: found "soon", expected a duration such as "90s" or "10m"`,
 		`podlane.toml:9: job.start_timeout: found 30, expected a duration such as "90s" or "10m"`,
 		`podlane.toml:11: pod.node_selector: found a table, expected a table of strings`,
-		`podlane.toml:14: nonsense: found a key that does not exist, expected one of cache, grants, job, kubernetes, observe, pod, resources, vault`,
+		`podlane.toml:14: nonsense: found a key that does not exist, expected one of cache, grants, images, job, kubernetes, observe, overwrites, pod, pod_templates, resources, security, vault`,
 	}
 	if err == nil {
 		t.Fatal("a file full of mistakes was accepted")
@@ -52,7 +52,7 @@ func TestParseReportsImpossibleValues(t *testing.T) {
 		{"relative dir", "[job]\nbuilds_dir = \"builds\"", `f:2: job.builds_dir: found "builds", expected an absolute path`},
 		{"same dirs", "[job]\ncache_dir = \"/builds\"", `f:2: job.cache_dir: found "/builds", expected a directory other than job.builds_dir`},
 		{"idle", "[job]\nidle_timeout = \"1s\"", `f:2: job.idle_timeout: found "1s", expected a duration from 1m0s to 168h0m0s`},
-		{"pull policy", "[pod]\npull_policy = \"Sometimes\"", `f:2: pod.pull_policy: found "Sometimes", expected one of Always`},
+		{"pull policy", "[pod]\npull_policy = [\"Sometimes\"]", `f:2: pod.pull_policy: found "Sometimes", expected one of Always`},
 		{"our labels", "[pod.labels]\n\"podlane/job\" = \"1\"", `f:1: pod.labels: found "podlane/job", expected a key that does not start with "podlane/"`},
 		{"quantity", "[resources.build]\nmemory_limit = \"1 GB\"", `f:2: resources.build.memory_limit: found "1 GB", expected a quantity`},
 		{"table expected", "job = 1", `f:1: job: found 1, expected a table`},
@@ -92,6 +92,7 @@ func TestExampleNamesEverySettingWithItsDefault(t *testing.T) {
 	want := Default()
 	// An empty table in the file is an empty map, not a missing one.
 	want.Pod.ImagePullSecrets = []string{}
+	want.Images = Images{AllowedImages: []string{}, AllowedServices: []string{}, AllowedPullPolicies: []string{}, AllowedUsers: []int64{}, AllowedGroups: []int64{}}
 	want.Pod.NodeSelector, want.Pod.Labels, want.Pod.Annotations = map[string]string{}, map[string]string{}, map[string]string{}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the example differs from the defaults (-default +example):\n%s", diff)

@@ -71,7 +71,7 @@ func TestSettingsAreThere(t *testing.T) {
 	setting := regexp.MustCompile("`(?:kubernetes|job|pod|vault)\\.([a-z_]+)`")
 	for _, page := range pages(t) {
 		for _, m := range setting.FindAllStringSubmatch(read(t, page), -1) {
-			if !strings.Contains(example, "\n"+m[1]+" = ") {
+			if !strings.Contains(example, "\n"+m[1]+" = ") && !strings.Contains(example, "\n["+strings.Trim(m[0], "`")+"]") {
 				t.Errorf("%s: there is no setting %s", page, m[0])
 			}
 		}

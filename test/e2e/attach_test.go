@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -112,5 +114,39 @@ func TestNoSuchJobToLookAt(t *testing.T) {
 	out, err := person(t, "attach", "987654321").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "podlane: error: no pod of job 987654321 in namespace ") {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// A job is captured while it runs, and its script run again in a pod of its own.
+func TestCaptureAndReplay(t *testing.T) {
+	t.Parallel()
+	job := enqueue(t, shared, gitlabsim.JobSpec{Script: []string{`echo "marked $MARKER" | tr a-z A-Z`, "exit 6"}, AfterScript: []string{"until [ -e /tmp/go ]; do sleep 0.1; done"}})
+	if err := job.WaitOutput(t.Context(), "\nMARKED MARKER-"); err != nil {
+		t.Fatal(err)
+	}
+	// Other beds of the tests number their jobs alike, in folders of their own.
+	out := filepath.Join(t.TempDir(), "captured")
+	text, err := person(t, "capture", "--tmp", shared.Dir, fmt.Sprint(job.ID), out).CombinedOutput()
+	if err != nil || !strings.Contains(string(text), " build_script") || !strings.Contains(string(text), "REDACTED_MARKER") {
+		t.Fatalf("capture: %v: %s", err, text)
+	}
+	if text, err := person(t, "shell", job.URL(), "--", "touch", "/tmp/go").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	if grep, err := exec.CommandContext(t.Context(), "grep", "-rlF", marker, out).CombinedOutput(); err == nil {
+		t.Errorf("captured with the secret: %s", grep)
+	}
+	finish(t, job).failed(t, 6)
+
+	// The runner's script wants the project's folder, which get_sources makes.
+	_, path, _ := strings.Cut(strings.TrimPrefix(job.URL(), "http://"), "/")
+	path, _, _ = strings.Cut(path, "/-/")
+	if err := os.WriteFile(filepath.Join(out, "stages", "prepare_script.sh"), []byte("mkdir -p /builds/"+path), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	replay := person(t, "replay", "--job-dir", out, "prepare_script", "build_script")
+	text, err = replay.CombinedOutput()
+	if replay.ProcessState.ExitCode() != 1 || !strings.Contains(string(text), "\nMARKED REDACTED_MARKER\n") || !strings.Contains(string(text), "\ndeleted pod ") {
+		t.Errorf("replay: %v: %s", err, text)
 	}
 }

@@ -1,0 +1,131 @@
+package pod
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"podlane/executor/gitlab"
+	"podlane/executor/settings"
+)
+
+// ServiceContainer is the name under which a template speaks of every service's
+// container. Any other name than it and our own two is a sidecar's.
+const ServiceContainer = "service"
+
+// podTemplate is what settings say about a job's pod: the template of all jobs
+// and above it the job's own.
+func podTemplate(job *gitlab.Job, s *settings.Settings) (*corev1.PodTemplateSpec, error) {
+	base, err := parseTemplate("kubernetes.pod_template", s.Kubernetes.PodTemplate)
+	if err != nil {
+		return nil, err
+	}
+	named, err := chooseTemplate(job, s)
+	if err != nil || named == nil {
+		return base, err
+	}
+	own, err := parseTemplate("pod_templates "+named.Name, named.Template)
+	if err != nil {
+		return nil, err
+	}
+	return overlay(base, own), nil
+}
+
+// chooseTemplate returns the template that the job asks for, else the first
+// that it gets without asking, else nil.
+func chooseTemplate(job *gitlab.Job, s *settings.Settings) (*settings.PodTemplate, error) {
+	wanted := job.Variables.Expand(job.Variables.Get(settings.TemplateVariable))
+	protected := job.GitInfo.Protected != nil && *job.GitInfo.Protected
+	var offered []string
+	for i := range s.PodTemplates {
+		t := &s.PodTemplates[i]
+		if !t.Fits(job.JobInfo.ProjectID, protected) {
+			continue
+		}
+		if t.Name == wanted || wanted == "" && !t.OnRequest {
+			return t, nil
+		}
+		offered = append(offered, t.Name)
+	}
+	if wanted == "" {
+		return nil, nil
+	}
+	if len(offered) == 0 {
+		return nil, fmt.Errorf("%s is %q: this job may have none of the runner's pod templates", settings.TemplateVariable, wanted)
+	}
+	return nil, fmt.Errorf("%s is %q: expected one of %s, which this job may have", settings.TemplateVariable, wanted, strings.Join(offered, ", "))
+}
+
+// parseTemplate reads a PodTemplateSpec strictly. An error is the fault of
+// whoever wrote the settings.
+func parseTemplate(where, text string) (*corev1.PodTemplateSpec, error) {
+	if text == "" {
+		return nil, nil
+	}
+	bad := func(format string, args ...any) error {
+		return &Failure{Reason: "invalid pod template", Detail: where + ": " + fmt.Sprintf(format, args...)}
+	}
+	t := &corev1.PodTemplateSpec{}
+	if err := yaml.UnmarshalStrict([]byte(text), t); err != nil {
+		message := strings.TrimPrefix(err.Error(), "error unmarshaling JSON: while decoding JSON: ")
+		message = strings.TrimPrefix(strings.TrimPrefix(message, "error converting YAML to JSON: "), "json: ")
+		return nil, bad("%s; expected a PodTemplateSpec: metadata and spec", message)
+	}
+	if t.Spec.RestartPolicy != "" && t.Spec.RestartPolicy != corev1.RestartPolicyNever {
+		return nil, bad("found spec.restartPolicy %s, expected Never: a job's script runs once", t.Spec.RestartPolicy)
+	}
+	for _, c := range t.Spec.Containers {
+		ours := c.Name == BuildContainer || c.Name == HelperContainer || c.Name == ServiceContainer
+		switch {
+		case strings.HasPrefix(c.Name, "svc-"):
+			return nil, bad("found a container %s, expected the name %q, which stands for all services", c.Name, ServiceContainer)
+		case !ours && c.Image == "":
+			return nil, bad("container %q has no image; only %s, %s and %s get theirs from podlane", c.Name, BuildContainer, HelperContainer, ServiceContainer)
+		}
+	}
+	// What only a pod that exists has.
+	t.Name, t.Namespace, t.GenerateName = "", "", ""
+	return t, nil
+}
+
+// forServices puts a container for each service in the place of the template's
+// one.
+func forServices(t *corev1.PodTemplateSpec, services []Service) *corev1.PodTemplateSpec {
+	if t == nil {
+		return nil
+	}
+	t = t.DeepCopy()
+	at := slices.IndexFunc(t.Spec.Containers, func(c corev1.Container) bool { return c.Name == ServiceContainer })
+	if at < 0 {
+		return t
+	}
+	pattern := t.Spec.Containers[at]
+	t.Spec.Containers = slices.Delete(t.Spec.Containers, at, at+1)
+	for _, svc := range services {
+		c := pattern.DeepCopy()
+		c.Name = svc.Container
+		t.Spec.Containers = append(t.Spec.Containers, *c)
+	}
+	return t
+}
+
+// order brings containers into the order in which the kubelet shall start them:
+// ours first, of those the helper, because the build container waits for what it
+// brings.
+func order(containers []corev1.Container) {
+	rank := func(c corev1.Container) int {
+		switch {
+		case c.Name == HelperContainer:
+			return 0
+		case c.Name == BuildContainer:
+			return 1
+		case strings.HasPrefix(c.Name, "svc-"):
+			return 2
+		}
+		return 3
+	}
+	slices.SortStableFunc(containers, func(a, b corev1.Container) int { return rank(a) - rank(b) })
+}
