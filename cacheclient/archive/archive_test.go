@@ -59,7 +59,7 @@ func oddTree(t testing.TB) string {
 	put("names/Case", []byte("upper"), 0o644)
 	put("names/case", []byte("lower"), 0o644)
 	put("big/"+"a", noise(segmentLength+1), 0o644)
-	put("big/"+"b", noise(3*segmentLength+12345), 0o640)
+	put("big/"+"b", noise(2*segmentLength+12345), 0o640)
 	put("big/"+"c", noise(segmentLength-512), 0o644)
 	put("big/"+"d", noise(segmentLength-511), 0o644)
 	put("big/"+"e", []byte("after"), 0o644)
@@ -71,7 +71,7 @@ func oddTree(t testing.TB) string {
 	}
 	sparse, err := os.Create(filepath.Join(root, "big/sparse"))
 	must(err)
-	must(sparse.Truncate(20 << 20))
+	must(sparse.Truncate(12 << 20))
 	_, err = sparse.WriteAt([]byte("in the middle"), 9<<20+5)
 	must(err)
 	must(sparse.Close())
