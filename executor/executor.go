@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"net/http"
+	"net/url"
 	"path/filepath"
 	"sync"
 
@@ -23,6 +25,12 @@ type Stage struct {
 	Settings *settings.Settings
 	// Attempt tells the runner's attempts at this job apart: see AttemptOf.
 	Attempt string
+	// RunnerVariables are the variables as the runner hands them to its driver:
+	// the job's own, expanded, and those that it adds itself. Whoever writes a
+	// job controls them.
+	RunnerVariables gitlab.Variables
+	// Proxy is for requests to S3, as in http.Transport; nil means none.
+	Proxy func(*http.Request) (*url.URL, error)
 	// Log gets lines for the people who read the job log; Output gets what the
 	// job's own scripts print, byte for byte. Both end up in the same place.
 	Log    *joblog.Log

@@ -21,9 +21,10 @@ import (
 func (s *Stage) Run(ctx context.Context, stage, scriptPath string, script []byte) error {
 	s.noteScript(stage, scriptPath)
 	switch gitlab.StageKind(stage) {
-	case gitlab.KindRestoreCache, gitlab.KindArchiveCache:
-		s.Log.Linef("cache: not configured")
-		return nil
+	case gitlab.KindRestoreCache:
+		return s.restoreCaches(ctx)
+	case gitlab.KindArchiveCache:
+		return s.saveCaches(ctx, stage != gitlab.StageArchiveOnFailure)
 	case gitlab.KindHelper:
 		return s.runScript(ctx, pod.HelperContainer, stage, scriptPath, script)
 	case gitlab.KindBuild:

@@ -85,11 +85,10 @@ type CacheReady struct {
 
 // CacheOrder is a piece of work: one of the pointers is set.
 type CacheOrder struct {
-	ID          int               `json:"id"`
-	Lockfiles   *LockfilesOrder   `json:"lockfiles,omitempty"`
-	Restore     *RestoreOrder     `json:"restore,omitempty"`
-	Fingerprint *FingerprintOrder `json:"fingerprint,omitempty"`
-	Save        *SaveOrder        `json:"save,omitempty"`
+	ID        int             `json:"id"`
+	Lockfiles *LockfilesOrder `json:"lockfiles,omitempty"`
+	Restore   *RestoreOrder   `json:"restore,omitempty"`
+	Save      *SaveOrder      `json:"save,omitempty"`
 }
 
 // CacheDone ends an order: an error, or what was asked for.
@@ -98,11 +97,10 @@ type CacheDone struct {
 	// Error is one line for people. The checkout is as it was before the order.
 	Error string `json:"error,omitempty"`
 	// Code tells apart the errors that the client treats differently.
-	Code        CacheCode          `json:"code,omitempty"`
-	Lockfiles   *LockfilesResult   `json:"lockfiles,omitempty"`
-	Restore     *RestoreResult     `json:"restore,omitempty"`
-	Fingerprint *FingerprintResult `json:"fingerprint,omitempty"`
-	Save        *SaveResult        `json:"save,omitempty"`
+	Code      CacheCode        `json:"code,omitempty"`
+	Lockfiles *LockfilesResult `json:"lockfiles,omitempty"`
+	Restore   *RestoreResult   `json:"restore,omitempty"`
+	Save      *SaveResult      `json:"save,omitempty"`
 }
 
 // CacheCode is a kind of error.
@@ -129,6 +127,8 @@ type LockfilesOrder struct {
 // file matches.
 type LockfilesResult struct {
 	Files map[string][]LockfileSum `json:"files"`
+	// Notes say what was left out, one line each.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // LockfileSum is a file and the SHA-256 of its contents in hex.
@@ -165,7 +165,8 @@ type CacheTree struct {
 	// Size is the archive's.
 	Size   int64  `json:"size"`
 	Digest string `json:"digest"`
-	// Fingerprint is the tree's: see FingerprintOrder.
+	// Fingerprint is a digest of what the tree looks like from outside: paths,
+	// types, sizes, times and modes.
 	Fingerprint string   `json:"fingerprint"`
 	Skipped     []string `json:"skipped,omitempty"`
 	Millis      int64    `json:"millis"`
@@ -177,18 +178,6 @@ type RestoreResult struct {
 	CacheTree
 }
 
-// FingerprintOrder asks what a cache's files look like from outside.
-type FingerprintOrder struct {
-	Paths     []string `json:"paths,omitempty"`
-	Untracked bool     `json:"untracked,omitempty"`
-}
-
-// FingerprintResult is a digest of paths, types, sizes, times and modes.
-type FingerprintResult struct {
-	Fingerprint string `json:"fingerprint"`
-	Entries     int    `json:"entries"`
-}
-
 // SaveOrder asks for a cache's files to be packed and written as parts.
 type SaveOrder struct {
 	Paths     []string `json:"paths,omitempty"`
@@ -196,8 +185,6 @@ type SaveOrder struct {
 	// Unless is the fingerprint of files that need no saving.
 	Unless string      `json:"unless,omitempty"`
 	Limits CacheLimits `json:"limits"`
-	// Level is how hard to compress: fastest, fast, default, slow or slowest.
-	Level string `json:"level,omitempty"`
 }
 
 // SaveResult says what was written: Parts in their order, or that there was
@@ -207,6 +194,8 @@ type SaveResult struct {
 	Empty     bool        `json:"empty,omitempty"`
 	Unchanged bool        `json:"unchanged,omitempty"`
 	Parts     []CachePart `json:"parts,omitempty"`
+	// Notes say what was left out and which path matches nothing, one line each.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // CachePart is a part that the storage has taken.
@@ -247,11 +236,14 @@ type CacheAnswer struct {
 	Error  string              `json:"error,omitempty"`
 }
 
-// CacheProgress tells how far the order has come.
+// CacheProgress tells how far the order has come, or what holds it up.
 type CacheProgress struct {
-	Files int64 `json:"files"`
-	Bytes int64 `json:"bytes"`
-	Wire  int64 `json:"wire"`
+	Files int64 `json:"files,omitempty"`
+	Bytes int64 `json:"bytes,omitempty"`
+	// Wire is how many bytes went to or came from the storage.
+	Wire int64 `json:"wire,omitempty"`
+	// Note says why something is tried again: one line for people.
+	Note string `json:"note,omitempty"`
 }
 
 // EncodeCacheHeader returns the header line with its newline.

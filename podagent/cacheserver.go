@@ -330,7 +330,7 @@ func (s *cacheSession) Ask(ctx context.Context, ask CacheAsk) (CacheAnswer, erro
 	case <-ctx.Done():
 		return CacheAnswer{}, context.Cause(ctx)
 	case <-s.ctx.Done():
-		return CacheAnswer{}, context.Cause(s.ctx)
+		return CacheAnswer{}, errors.New("the cache session has ended")
 	}
 }
 

@@ -116,7 +116,7 @@ func Open(ctx context.Context, c Config, source Source) (*Store, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	if source == nil {
-		if err := s.useDefaultChain(ctx, httpClient); err != nil {
+		if err := s.useDefaultChain(ctx); err != nil {
 			return nil, err
 		}
 	} else {
@@ -182,8 +182,10 @@ func newTransport(c Config) (*http.Transport, error) {
 // concurrency is how many requests of one call are under way at once at most.
 const concurrency = 8
 
-func (s *Store) useDefaultChain(ctx context.Context, client *http.Client) error {
-	c, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client))
+// useDefaultChain leaves the chain its own HTTP client: AWS_CA_BUNDLE changes
+// that one, and is an error with any other.
+func (s *Store) useDefaultChain(ctx context.Context) error {
+	c, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
 		return fmt.Errorf("find AWS credentials: %w", err)
 	}

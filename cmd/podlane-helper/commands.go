@@ -54,6 +54,17 @@ Writes  the script's output, and how it ended, to files in DIR.
 Exits   0 when the script and all that still held its output have ended; 1 if
         there will be no exit record.
 `, (*program).supervise},
+		{"cache", "", "one session that moves caches between the pod and S3", `
+Becomes the build container's user if it is root, so that what it creates
+belongs to whoever works with it. A session that is still there is killed, and
+what it had restored in part is taken back first.
+
+Reads   stdin: a header line, then orders and answers as JSON lines. Its end
+        ends the session. The project's files.
+Writes  stdout: JSON lines: what it asks for, and how each order ended. The
+        project's files; /podlane/state/cache while a restore is under way.
+Exits   0 when the session ended in order: nothing was left half done. Else 1.
+`, (*program).cache},
 		{"ready", "[--service NAME=PORT[,PORT]]... [--timeout DURATION]", "wait until the pod and its services answer", `
 Reads   /podlane/shared; connects to the services' ports on 127.0.0.1.
 Writes  stdout: JSON lines, "service" for each port that answers, then "ready";

@@ -8,6 +8,7 @@ import (
 	"gitlab.com/gitlab-org/gitlab-runner/executors/custom/api"
 
 	"podlane/executor"
+	"podlane/executor/gitlab"
 	"podlane/internal/redact"
 	"podlane/internal/trace"
 )
@@ -16,8 +17,7 @@ import (
 // says otherwise.
 const defaultConfig = "/etc/podlane/podlane.toml"
 
-// environment is all that podlane reads from its environment. Variables that
-// start with CUSTOM_ENV_ are not among it: whoever writes a job controls them.
+// environment is all that podlane reads from its environment.
 type environment struct {
 	config            string
 	jobResponseFile   string
@@ -26,6 +26,10 @@ type environment struct {
 	systemFailure     int
 	// sealKey opens what earlier stages of the attempt have left.
 	sealKey redact.Secret
+	// runnerVariables are those that start with CUSTOM_ENV_. Whoever writes a
+	// job controls them: they are for what that person decides anyway, the keys
+	// and paths of caches.
+	runnerVariables gitlab.Variables
 	// otlp is OpenTelemetry's share of the environment.
 	otlp trace.Environment
 }
@@ -36,6 +40,10 @@ func readEnvironment(environ []string) environment {
 		key, value, _ := strings.Cut(entry, "=")
 		if trace.IsStandard(key) {
 			env.otlp[key] = value
+		}
+		if name, ok := strings.CutPrefix(key, "CUSTOM_ENV_"); ok {
+			env.runnerVariables = append(env.runnerVariables, gitlab.Variable{Key: name, Value: value})
+			continue
 		}
 		switch key {
 		case "PODLANE_CONFIG":

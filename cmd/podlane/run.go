@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -131,6 +132,9 @@ func (a *app) stage(log io.Writer) (*executor.Stage, error) {
 		StateDir: filepath.Dir(a.env.jobResponseFile),
 		SealKey:  a.env.sealKey,
 		Observer: a.observer(&s),
+
+		RunnerVariables: a.env.runnerVariables,
+		Proxy:           http.ProxyFromEnvironment,
 	}
 	stage.HideSecrets()
 	return stage, nil

@@ -19,6 +19,9 @@ const (
 	KindArchiveCache
 )
 
+// StageArchiveOnFailure saves the caches of a job that has failed.
+const StageArchiveOnFailure = "archive_cache_on_failure"
+
 // stages lists what the runner sends to run_exec (gitlab-runner
 // common/build.go:72). Names that start with "step_" are the job's own steps;
 // "build_script" is the old name that the custom executor still gets for
@@ -32,7 +35,7 @@ var stages = map[string]Kind{
 	"build_script":                KindBuild,
 	"after_script":                KindBuild,
 	"archive_cache":               KindArchiveCache,
-	"archive_cache_on_failure":    KindArchiveCache,
+	StageArchiveOnFailure:         KindArchiveCache,
 	"upload_artifacts_on_success": KindHelper,
 	"upload_artifacts_on_failure": KindHelper,
 	"cleanup_file_variables":      KindHelper,

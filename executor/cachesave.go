@@ -1,0 +1,252 @@
+package executor
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"podlane/cacheclient/store"
+	"podlane/cacheclient/transfer"
+	"podlane/podagent"
+)
+
+// saveCaches is the stages archive_cache and archive_cache_on_failure. It never
+// fails the job.
+func (s *Stage) saveCaches(ctx context.Context, succeeded bool) error {
+	if !s.Settings.Cache.Enabled() {
+		s.Log.Linef("caches are off: cache.bucket is not set in the settings of podlane")
+		s.seen.Cache("off", 0)
+		return nil
+	}
+	limit := s.cacheLimit()
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, stageTimeError{limit})
+	defer cancel()
+	c, err := s.openCaching(ctx, s.Settings.Vault.CacheWrite)
+	if err != nil {
+		s.Log.Linef("caches: error: %v; nothing is saved", err)
+		s.seen.Cache("error", 0)
+		return nil
+	}
+	// A save leaves nothing in the project.
+	defer func() { _ = c.close(ctx) }()
+	wanted := func(p *plannedCache) bool { return p.wantedIn(succeeded) && (p.Push || p.Problem != nil) }
+	c.lockfiles(ctx, wanted)
+	for i := range c.plans {
+		p := &c.plans[i]
+		switch {
+		case p.wantedIn(succeeded) && p.Problem == nil && !p.Push:
+			c.Log.Linef("cache %s: not saved: its policy is pull", shown(p.Name))
+		case wanted(p):
+			c.saveOne(ctx, p)
+		}
+	}
+	c.refresh(ctx)
+	return nil
+}
+
+func (c *caching) saveOne(ctx context.Context, p *plannedCache) {
+	r, err := p.resolve(c.digests)
+	if err != nil {
+		c.notSaved(p.Name, err)
+		return
+	}
+	save := &saving{caching: c, resolvedCache: r, object: c.space.Object(c.input.Scope, r.Key)}
+	// Nothing is left of an upload that came to nothing, whatever ended it.
+	defer save.abort(ctx)
+	if err := save.run(ctx); err != nil {
+		c.notSaved(r.Key, reason(ctx, err))
+	}
+}
+
+func (c *caching) notSaved(name string, err error) {
+	c.Log.Linef("cache %s: error: %v; it is not saved", shown(name), err)
+	c.seen.Cache("error", 0)
+}
+
+// saving is one cache on its way.
+type saving struct {
+	*caching
+	*resolvedCache
+	object string
+	mode   store.Mode
+
+	mu     sync.Mutex
+	upload *store.Upload
+}
+
+func (s *saving) run(ctx context.Context) error {
+	there, err := s.bucket.Head(ctx, s.object)
+	exists := err == nil
+	s.mode = store.Replace
+	if s.Immutable {
+		s.mode = store.Once
+	}
+	switch {
+	case exists && there.ETag == s.state.Damaged[s.object]:
+		s.mode = store.Replace
+	case exists && s.Immutable:
+		s.Log.Linef("cache %s: not saved: it is there already, saved %s", shown(s.Key), ago(there.Meta.Created, time.Now()))
+		s.seen.Cache("unchanged", 0)
+		return nil
+	case err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrDenied):
+		return err
+	}
+	unless := ""
+	if exists {
+		unless = s.state.Restored[s.object].Fingerprint
+	}
+	began := time.Now()
+	result, err := s.pack(ctx, unless)
+	switch {
+	case err != nil:
+		return err
+	case result.Empty:
+		s.Log.Linef("cache %s: not saved: it would be empty: %s", shown(s.Key), s.whyEmpty(result.Notes))
+		return nil
+	case result.Unchanged:
+		s.Log.Linef("cache %s: not saved: nothing has changed since it was restored", shown(s.Key))
+		s.seen.Cache("unchanged", 0)
+		return nil
+	}
+	return s.complete(ctx, result, began)
+}
+
+func (p *plannedCache) whyEmpty(notes []string) string {
+	if len(notes) == 0 {
+		return "there are no such files"
+	}
+	return most(notes)
+}
+
+// pack has the pod pack the cache and send it, part by part.
+func (s *saving) pack(ctx context.Context, unless string) (*podagent.SaveResult, error) {
+	link, err := s.pod()
+	if err != nil {
+		return nil, err
+	}
+	defer s.seen.Phase("save")()
+	done, err := link.do(ctx, cacheOrder{
+		CacheOrder: podagent.CacheOrder{Save: &podagent.SaveOrder{Paths: s.Paths, Untracked: s.Untracked, Unless: unless, Limits: s.limits()}},
+		sign:       s.sign,
+		again:      s.abort,
+		progress:   s.progress(s.Key),
+	})
+	if err == nil && done.Save == nil {
+		err = errors.New("podlane-helper gave no answer")
+	}
+	return done.Save, err
+}
+
+// sign signs a part, of an upload that begins with the first.
+func (s *saving) sign(ctx context.Context, ask podagent.CacheAsk) podagent.CacheAnswer {
+	if ask.Part == nil {
+		return podagent.CacheAnswer{Error: "a save writes, and does not read"}
+	}
+	upload, err := s.begun(ctx)
+	if err != nil {
+		return podagent.CacheAnswer{Error: err.Error()}
+	}
+	return answer(s.bucket.SignPart(ctx, upload, ask.Part.Number, ask.Part.Size, signedLife))
+}
+
+func (s *saving) begun(ctx context.Context) (store.Upload, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.upload != nil {
+		return *s.upload, nil
+	}
+	upload, err := s.bucket.CreateUpload(ctx, s.object, store.Meta{
+		Key: s.Key, Job: s.Job.ID, JobName: s.Job.JobInfo.Name, Ref: s.Job.GitInfo.Ref, Sha: s.Job.GitInfo.Sha,
+		Created: time.Now(), Paths: pathsDigest(s.plannedCache), Lockfiles: s.marks(s.plannedCache),
+	})
+	if err == nil {
+		s.upload = &upload
+	}
+	return upload, err
+}
+
+// pathsDigest tells caches with different contents under one key apart.
+func pathsDigest(p *plannedCache) string {
+	sum := sha256.Sum256([]byte(strings.Join(p.Paths, "\x00") + fmt.Sprint("\x00", p.Untracked)))
+	return hex.EncodeToString(sum[:8])
+}
+
+// abortLimit bounds the end of an upload, also after a cancellation.
+const abortLimit = 15 * time.Second
+
+// abort ends an upload that is under way.
+func (s *saving) abort(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.upload == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortLimit)
+	defer cancel()
+	if err := s.bucket.Abort(ctx, *s.upload); err != nil {
+		s.Log.Warnf("cache %s: the upload's parts stay until the bucket's lifecycle takes them: %v", shown(s.Key), err)
+	}
+	s.upload = nil
+}
+
+// complete makes the parts the cache's entry.
+func (s *saving) complete(ctx context.Context, result *podagent.SaveResult, began time.Time) error {
+	if s.upload == nil || len(result.Parts) == 0 {
+		return errors.New("podlane-helper has sent no part")
+	}
+	parts := make([]transfer.Done, len(result.Parts))
+	for i, p := range result.Parts {
+		parts[i] = transfer.Done{Number: p.Number, ETag: p.ETag, Size: p.Size}
+	}
+	outcome, err := s.bucket.Complete(ctx, *s.upload, parts, s.mode)
+	if err != nil {
+		return err
+	}
+	s.upload = nil
+	warning := ""
+	if outcome.Warning != "" {
+		warning = "; warning: " + outcome.Warning
+	}
+	if !outcome.Written {
+		s.Log.Linef("cache %s: not saved: another job has just saved it%s", shown(s.Key), warning)
+		s.seen.Cache("unchanged", 0)
+		return nil
+	}
+	delete(s.state.Restored, s.object)
+	s.Log.Linef("cache %s: saved: %s%s%s", shown(s.Key), contents(result.CacheTree, "as", time.Since(began)), notesOf(result), warning)
+	s.seen.Cache("saved", result.Size)
+	return nil
+}
+
+// refreshLimit bounds what is done for other jobs' sake.
+const refreshLimit = time.Minute
+
+// refresh has the server write anew what the job has restored, if half of the
+// bucket's lifecycle has gone by since it was written. It waits until now
+// because only now there are credentials to write with, and it is no matter if
+// it fails: the next job tries again.
+func (c *caching) refresh(ctx context.Context) {
+	age := c.Settings.Cache.RefreshAge()
+	if age <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, refreshLimit)
+	defer cancel()
+	for name, restored := range c.state.Restored {
+		if time.Since(restored.Modified) < age || !strings.HasPrefix(name, c.space.Dir(c.input.Scope)) {
+			continue
+		}
+		object, err := c.bucket.Head(ctx, name)
+		if err != nil {
+			continue
+		}
+		if done, err := c.bucket.Refresh(ctx, object, age); err == nil && done {
+			c.Log.Linef("cache %s: kept for longer: it was last written %s", shown(object.Meta.Key), ago(object.Modified, time.Now()))
+		}
+	}
+}

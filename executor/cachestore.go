@@ -1,0 +1,39 @@
+package executor
+
+import (
+	"context"
+
+	"podlane/cacheclient/store"
+	"podlane/executor/settings"
+)
+
+// cacheFacts are the facts that a cache's place is made of: those that GitLab
+// has signed if Vault judges the signature before it gives access to the
+// bucket, else those of the job response.
+func (s *Stage) cacheFacts(role settings.VaultRole) (Facts, error) {
+	if s.vaultForCaches(role) {
+		return s.Facts()
+	}
+	return responseFacts(s.Job), nil
+}
+
+func (s *Stage) vaultForCaches(role settings.VaultRole) bool {
+	return s.Settings.Vault.Enabled() && role.Role != ""
+}
+
+// cacheSource says where credentials for the bucket come from: Vault, or the
+// AWS SDK's own ways. They are asked for when the first request is made, and
+// again before they end.
+func (s *Stage) cacheSource(role settings.VaultRole) store.Source {
+	if !s.vaultForCaches(role) {
+		return store.DefaultChain
+	}
+	return func(ctx context.Context) (store.Credentials, error) {
+		defer s.seen.Phase("login")()
+		c, err := s.CacheCredential(ctx, role)
+		if err != nil {
+			return store.Credentials{}, err
+		}
+		return store.Credentials{AccessKey: c.AccessKey, SecretKey: c.SecretKey, SessionToken: c.SessionToken, Expires: c.Expires}, nil
+	}
+}
