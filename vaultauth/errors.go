@@ -94,8 +94,8 @@ func refusal(status int, words []string, raw bool) *Error {
 		for _, known := range refusals {
 			if m := known.words.FindStringSubmatch(e.Detail); m != nil {
 				e.Kind, e.Hint, e.Claim = known.kind, known.hint, known.claim
-				if e.Claim == "" && len(m) > 1 {
-					e.Claim = m[1]
+				if e.Claim == "" {
+					e.Claim = strings.Join(m[1:], "")
 				}
 				break
 			}
@@ -145,7 +145,7 @@ var refusals = []struct {
 	{regexp.MustCompile(`claim "([^"]+)" could not be converted|error converting claim '([^']+)'`), Misconfigured, "", "the role uses a claim as text that is none"},
 	{regexp.MustCompile(`verifying token signature|no known key`), Denied, "", "the token was signed by another GitLab than the auth method trusts"},
 	{regexp.MustCompile(`\(alg\) header`), Denied, "", "the auth method does not accept the algorithm that GitLab signs with"},
-	{regexp.MustCompile(`(?i)role .*could not be found|role .*not found|unknown role|missing role`), Misconfigured, "", "check the role's name in podlane.toml and that it exists in Vault"},
+	{regexp.MustCompile(`(?i)role .*(?:could not be found|not found|does not exist)|unknown role|missing role`), Misconfigured, "", "check the role's name in podlane.toml and that it exists in Vault"},
 	{regexp.MustCompile(`oidc role_type`), Misconfigured, "", `the role must have role_type="jwt"`},
 	{regexp.MustCompile(`could not load configuration|error configuring token validator`), Misconfigured, "", "the auth method is not set up, or can't read GitLab's keys"},
 	{regexp.MustCompile(`kubernetes_namespace`), Denied, "", "allowed_kubernetes_namespaces of the engine's role do not include it"},

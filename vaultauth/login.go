@@ -84,7 +84,7 @@ func explainLogin(err error) error {
 	if errors.As(err, &e) {
 		switch e.Status {
 		case http.StatusForbidden:
-			e.Hint = "token_bound_cidrs of the role may not include this host"
+			e.Hint = "vault.auth_mount may be wrong, or token_bound_cidrs of the role not include this host"
 		case http.StatusNotFound:
 			e.Hint = "no JWT auth method is mounted there: check vault.auth_mount and vault.namespace"
 		}

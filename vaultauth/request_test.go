@@ -70,6 +70,8 @@ func TestNotRetried(t *testing.T) {
 		{400, `claim \"user_x\" not found in token`, Denied, "user_x", nil},
 		{400, `error validating token: error verifying token signature: no known key successfully validated the token signature`, Denied, "", []string{"another GitLab"}},
 		{400, `role \"nope\" could not be found`, Misconfigured, "", []string{"podlane.toml"}},
+		{400, `role 'nobody' does not exist`, Misconfigured, "", []string{"podlane.toml"}},
+		{400, `error converting claim 'runner_id' to string from unknown type json.Number`, Misconfigured, "runner_id", nil},
 		{400, `missing role`, Misconfigured, "", nil},
 		{400, `role with oidc role_type is not allowed`, Misconfigured, "", []string{`role_type="jwt"`}},
 		{400, `could not load configuration`, Misconfigured, "", nil},
