@@ -23,11 +23,16 @@ import (
 // author's.
 func grantsAsked(job *gitlab.Job, s *settings.Settings) ([]settings.Grant, error) {
 	var grants []settings.Grant
+	sets := map[string]string{}
 	for _, name := range job.Grants() {
 		g, ok := s.Grant(name)
 		if !ok {
 			return nil, fmt.Errorf("PODLANE_GRANTS asks for %q, which the settings of podlane do not have; hint: %s", name, knownGrants(s))
 		}
+		if other, taken := sets[g.Variable]; taken && g.Variable != "" {
+			return nil, fmt.Errorf("PODLANE_GRANTS asks for %s and %s, which both set %s: a job can have one of them", other, name, g.Variable)
+		}
+		sets[g.Variable] = name
 		grants = append(grants, g)
 	}
 	return grants, nil

@@ -17,7 +17,7 @@ import (
 
 func TestGrantsAsked(t *testing.T) {
 	s := settings.Default()
-	s.Grants = []settings.Grant{{Name: "a"}, {Name: "b"}}
+	s.Grants = []settings.Grant{{Name: "a"}, {Name: "b"}, {Name: "x", Variable: "V"}, {Name: "y", Variable: "V"}}
 	job := func(asked string) *gitlab.Job {
 		return &gitlab.Job{Variables: gitlab.Variables{{Key: "PODLANE_GRANTS", Value: asked}}}
 	}
@@ -25,7 +25,11 @@ func TestGrantsAsked(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	_, err := grantsAsked(job("c"), &s)
-	if err == nil || err.Error() != `PODLANE_GRANTS asks for "c", which the settings of podlane do not have; hint: it has a, b` {
+	if err == nil || err.Error() != `PODLANE_GRANTS asks for "c", which the settings of podlane do not have; hint: it has a, b, x, y` {
+		t.Errorf("got %v", err)
+	}
+	_, err = grantsAsked(job("x y"), &s)
+	if err == nil || err.Error() != "PODLANE_GRANTS asks for x and y, which both set V: a job can have one of them" {
 		t.Errorf("got %v", err)
 	}
 }

@@ -79,7 +79,6 @@ func (s *Settings) Grant(name string) (Grant, bool) {
 
 func (s *Settings) checkGrants(c checker) {
 	seen := map[string]bool{}
-	variables := map[string]bool{}
 	for i, g := range s.Grants {
 		at := fmt.Sprintf("grants[%d].", i+1)
 		c.must(dnsLabel.MatchString(g.Name), at+"name", g.Name, "a name of lower-case letters, digits and '-'")
@@ -94,10 +93,6 @@ func (s *Settings) checkGrants(c checker) {
 		c.pattern(at+"mount", g.Mount)
 		c.between(at+"ttl", g.TTL, 10*time.Second, 24*time.Hour)
 		g.checkKind(c, at)
-		if g.Variable != "" {
-			c.must(!variables[g.Variable], at+"variable", g.Variable, "a variable that no other grant sets")
-			variables[g.Variable] = true
-		}
 	}
 }
 

@@ -9,7 +9,8 @@ import (
 	"podlane/test/stack/stackenv"
 )
 
-// Settings are tables of podlane.toml: table, key, value in TOML's notation.
+// Settings are tables of podlane.toml: table, key, value in TOML's notation. What
+// follows a "#" in a table's name only tells tables of a list apart: "[grants]#db".
 type Settings map[string]map[string]string
 
 // settings writes podlane.toml for where the bed runs, with the given values in the
@@ -35,7 +36,8 @@ func (b *Bed) settings(over Settings) string {
 	}
 	var text strings.Builder
 	for _, table := range slices.Sorted(maps.Keys(all)) {
-		fmt.Fprintf(&text, "[%s]\n", table)
+		name, _, _ := strings.Cut(table, "#")
+		fmt.Fprintf(&text, "[%s]\n", name)
 		for _, key := range slices.Sorted(maps.Keys(all[table])) {
 			fmt.Fprintf(&text, "%s = %s\n", key, all[table][key])
 		}
