@@ -5,10 +5,10 @@ LDFLAGS  := -s -w -X podlane/internal/version.Version=$(VERSION)
 STACK    := $(GO) run ./test/stack
 LINT     := $(GO) tool -modfile=tools/go.mod
 
-.PHONY: help build test unit e2e demo up down status lint fmt bench clean
+.PHONY: help build test unit e2e demo up down status lint fmt bench bench-cache clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/podlane with its four names, bin/podlane-helper
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/podlane ./cmd/podlane-helper
@@ -39,6 +39,9 @@ status: ## what of the test bed runs
 
 bench: up ## what a job costs: a table, and .local/bench/overhead.json
 	$(GO) run ./test/bench
+
+bench-cache: up ## how fast caches are beside zip and tar: a table, and .local/bench/cache.json; BENCH=-quick for a first look
+	$(GO) run ./test/benchcache $(BENCH)
 
 lint: ## what CI checks besides the tests
 	$(LINT) golangci-lint run ./...
