@@ -5,7 +5,7 @@ LDFLAGS  := -s -w -X podlane/internal/version.Version=$(VERSION)
 STACK    := $(GO) run ./test/stack
 LINT     := $(GO) tool -modfile=tools/go.mod
 
-.PHONY: help build test unit e2e demo up down status lint fmt bench bench-cache clean
+.PHONY: help build test unit e2e demo up down status lint fmt bench bench-cache clean test-faults load
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ test: unit up ## everything: unit tests, then end to end on the test bed (sets i
 	$(GO) test -count=1 -parallel 8 -timeout 30m ./test/e2e/...
 
 unit: ## tests that need nothing but Go
-	$(GO) test $$($(GO) list ./... | grep -v /test/e2e)
+	$(GO) test $$($(GO) list ./... | grep -v -e /test/e2e -e '/test/faults$$')
 
 e2e: build ## end to end on the cluster in KUBECONFIG; see docs/testing.md
 	$(STACK) images .local/images.tar
@@ -36,6 +36,12 @@ down: ## stop the test bed
 
 status: ## what of the test bed runs
 	$(STACK) status
+
+test-faults: up ## break things while jobs run, one by one; FAULTS='-run X', '-soak 200'; records docs/reliability.md
+	$(GO) test -count=1 -v -timeout 120m ./test/faults -record $(FAULTS)
+
+load: up ## many jobs at once, on a simulated kubelet; LOAD='-jobs 200'
+	$(GO) run ./test/load $(LOAD)
 
 bench: up ## what a job costs: a table, and .local/bench/overhead.json
 	$(GO) run ./test/bench

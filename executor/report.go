@@ -194,7 +194,10 @@ func (o *Observation) seePhases(began time.Time, created time.Duration, p pod.Ph
 	at := began.Add(created)
 	scheduled := p.Scheduled
 	o.PhaseTook(phaseSchedule, at, scheduled)
-	pulled := max(p.Pulled, scheduled)
+	pulled := scheduled
+	if p.Fetched {
+		pulled = max(p.Pulled, scheduled)
+	}
 	o.PhaseTook(phasePull, at.Add(scheduled), pulled-scheduled)
 	o.PhaseTook(phaseStart, at.Add(pulled), p.Ready-pulled)
 }

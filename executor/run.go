@@ -69,6 +69,7 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 		GraceSeconds: int(s.Settings.Job.CancelGrace.D().Seconds()),
 		AsBuildUser:  container == pod.HelperContainer,
 	}, script)
+	s.reportMemory(container, record)
 	switch {
 	case errors.Is(err, podagent.ErrCancelled):
 		return fmt.Errorf("stage %s was %w", stage, ErrCancelled)
@@ -159,6 +160,17 @@ func (s *Stage) explain(ctx context.Context, client *pod.Client, name string, er
 		return lost
 	}
 	return err
+}
+
+// reportMemory names the usual reason for a program that ended with 137.
+func (s *Stage) reportMemory(container string, record *podagent.ExitRecord) {
+	switch {
+	case record == nil || record.OutOfMemory == 0:
+	case record.OutOfMemory == 1:
+		s.Log.Warnf("the kernel killed 1 process of the %s container: its memory ran out", container)
+	default:
+		s.Log.Warnf("the kernel killed %d processes of the %s container: its memory ran out", record.OutOfMemory, container)
+	}
 }
 
 // reportServices tells about services that have ended, since a script that

@@ -119,6 +119,9 @@ type ExitRecord struct {
 	Cancelled bool `json:"cancelled,omitempty"`
 	// OutputBytes is the length of the output that belongs to the stage.
 	OutputBytes int64 `json:"output_bytes"`
+	// OutOfMemory is how many processes of the container the kernel has killed
+	// while the script ran because memory ran out.
+	OutOfMemory int `json:"out_of_memory,omitempty"`
 	// Started and Ended are the script's own times.
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended"`

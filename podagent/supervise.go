@@ -133,6 +133,7 @@ func (s *Supervisor) script(dir stageDir, log *os.File, terminate <-chan os.Sign
 		return nil, nil, err
 	}
 	record = &ExitRecord{Started: time.Now()}
+	killedBefore := killedForMemory()
 	cmd, err := s.startShell(dir, in)
 	if err != nil {
 		return nil, nil, err
@@ -189,6 +190,7 @@ func (s *Supervisor) script(dir stageDir, log *os.File, terminate <-chan os.Sign
 	}
 	record.OutputBytes = written + n
 	record.Code, record.Signal = exitOf(cmd.ProcessState)
+	record.OutOfMemory = max(killedForMemory()-killedBefore, 0)
 	return record, out, nil
 }
 

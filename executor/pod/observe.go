@@ -93,6 +93,7 @@ func (w *starter) hear(e *corev1.Event) (started bool) {
 	case "Pulling":
 		w.latest = "images are being pulled"
 		w.pulling++
+		w.phases.Fetched = true
 		w.sayOnce("pulling image %s", quoted(e.Message))
 	case "Pulled":
 		w.phases.Pulled = time.Since(w.began)

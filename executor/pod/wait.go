@@ -16,6 +16,9 @@ import (
 // that it was not seen.
 type Phases struct {
 	Scheduled, Pulled, Started, Ready time.Duration
+	// Fetched is set if an image had to be pulled: Pulled is the time at which
+	// the last one was there, in either case.
+	Fetched bool
 }
 
 // starter is one wait for one pod.

@@ -85,3 +85,10 @@ func (k *Kube) CreateQuota(ctx context.Context, quota *corev1.ResourceQuota) (re
 func (k *Kube) CreateSecret(ctx context.Context, secret *corev1.Secret) error {
 	return k.rest.Post().Namespace(k.namespace).Resource("secrets").Body(secret).Do(ctx).Error()
 }
+
+// Evict asks for a pod's eviction, as a drain of its node does.
+func (k *Kube) Evict(ctx context.Context, name string) error {
+	eviction := fmt.Appendf(nil, `{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":%q,"namespace":%q}}`, name, k.namespace)
+	return k.rest.Post().Namespace(k.namespace).Resource("pods").Name(name).SubResource("eviction").
+		SetHeader("Content-Type", "application/json").Body(eviction).Do(ctx).Error()
+}
