@@ -19,7 +19,7 @@
 //
 // The index names every entry and every frame; Restore believes it alone and
 // does not read the tar headers. A frame's digest is that of its compressed
-// bytes: checking it costs a twentieth of decoding, and nothing is decoded that
+// bytes: checking it costs a sixth of decoding, and nothing is decoded that
 // was not checked. The index's own digest therefore stands for the whole
 // archive, like the root of a Merkle tree.
 //

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// segmentLength is how much of the tar goes into one frame. Measured with
-// make bench-cache: see docs/cache-speed.md.
+// segmentLength is how much of the tar goes into one frame. A worker holds one
+// frame, raw and compressed, so it decides about memory; a tree of some hundred
+// MB makes enough frames to keep all workers busy.
 const segmentLength = 4 << 20
 
 // skippedNames is how many of the things that no cache holds are named.

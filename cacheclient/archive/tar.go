@@ -5,7 +5,7 @@ import "encoding/binary"
 // The tar of an archive is for other programs: Restore reads the index. It is
 // GNU's, because names there are bytes, which PAX wants to be UTF-8, and because
 // a PAX header for the nanoseconds would add 1 KiB to each file: with 40,000
-// files that was a tenth of the bytes to decode.
+// files that is a twelfth of the bytes to decode.
 
 const (
 	tarBlock   = 512

@@ -146,9 +146,9 @@ func (w *writer) work(ctx context.Context) error {
 	return nil
 }
 
-// encoderOptions are for frames. Level 1: level 3 makes node_modules 8 % smaller
-// and takes twice as long. A digest stands for each frame, so zstd's own
-// checksum is left out.
+// encoderOptions are for frames. Level 1: a profile of a save of node_modules
+// spends more than half of its time in the encoder as it is. A digest stands for
+// each frame, so zstd's own checksum is left out.
 var encoderOptions = []zstd.EOption{
 	zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
 	zstd.WithEncoderCRC(false), zstd.WithWindowSize(segmentLength),
