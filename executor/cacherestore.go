@@ -114,7 +114,7 @@ func (c *caching) restoreOne(ctx context.Context, w *restoring) {
 			return
 		}
 		if answer.Code == podagent.CacheDamaged {
-			c.noteDamage(w.hit.Object)
+			err = c.judgeDamage(w, err)
 		}
 		bad = append(bad, fmt.Sprintf("%s: %v", shown(keyOf(w.hit)), err))
 		at := slices.Index(candidates, w.hit.Candidate)
@@ -129,11 +129,18 @@ func (c *caching) restoreOne(ctx context.Context, w *restoring) {
 	}
 }
 
-func (c *caching) noteDamage(o store.Object) {
+// judgeDamage lets the job's own entry take the place of one that is damaged,
+// but not of one that another cache has put under the same key.
+func (c *caching) judgeDamage(w *restoring, err error) error {
+	o := w.hit.Object
+	if o.Meta.Paths != "" && o.Meta.Paths != pathsDigest(w.plannedCache) {
+		return fmt.Errorf("%w; hint: it was saved by job %d, %s, which has other paths under the same key", err, o.Meta.Job, o.Meta.JobName)
+	}
 	if c.state.Damaged == nil {
 		c.state.Damaged = map[string]string{}
 	}
 	c.state.Damaged[o.Name] = o.ETag
+	return err
 }
 
 // reason says why a stage ended, where its own deadline or the runner ended it.
