@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -15,36 +16,49 @@ import (
 	"podlane/test/stack/stackenv"
 )
 
+// s3Root may do everything in the stack's S3 server.
 func s3Root(t *testing.T) *s3.Client {
 	t.Helper()
-	password, err := os.ReadFile(shared.Stack.S3RootPasswordFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s3.New(s3.Options{
+	client := s3.New(s3.Options{
 		BaseEndpoint: aws.String(shared.Stack.S3Address), UsePathStyle: true, Region: stackenv.S3Region,
-		Credentials: credentials.NewStaticCredentialsProvider(stackenv.S3RootUser, string(password), ""),
+		Credentials: credentials.NewStaticCredentialsProvider(stackenv.S3RootUser, s3RootPassword(t), ""),
 	})
-}
-
-func cacheBed(t *testing.T) *bed.Bed {
-	t.Helper()
-	needsStack(t)
-	password, err := os.ReadFile(shared.Stack.S3RootPasswordFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = s3Root(t).CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String(stackenv.S3Bucket)})
+	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String(stackenv.S3Bucket)})
 	var owned *types.BucketAlreadyOwnedByYou
 	if err != nil && !errors.As(err, &owned) {
 		t.Fatal(err)
 	}
-	b, err := bed.Start(t.Context(), bed.Options{
-		Root: ".", Environ: append(os.Environ(), "AWS_ACCESS_KEY_ID="+stackenv.S3RootUser, "AWS_SECRET_ACCESS_KEY="+string(password)), Concurrent: 6,
-		Settings: bed.Settings{"cache": {
-			"endpoint": quoted(shared.Stack.S3Address), "bucket": quoted(stackenv.S3Bucket), "path_style": "true",
-		}},
-	})
+	return client
+}
+
+func s3RootPassword(t *testing.T) string {
+	t.Helper()
+	password, err := os.ReadFile(shared.Stack.S3RootPasswordFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(password)
+}
+
+// cacheBed starts a bed with caches, without Vault: podlane has an access key
+// in its environment. more is laid over the settings.
+func cacheBed(t *testing.T, more bed.Settings) *bed.Bed {
+	t.Helper()
+	needsStack(t)
+	s3Root(t)
+	settings := bed.Settings{"cache": {
+		"endpoint": quoted(shared.Stack.S3Address), "bucket": quoted(stackenv.S3Bucket), "path_style": "true", "prefix": quoted("t" + randomHex()),
+	}}
+	for table, values := range more {
+		if settings[table] == nil {
+			settings[table] = map[string]string{}
+		}
+		for key, value := range values {
+			settings[table][key] = value
+		}
+	}
+	environ := append(os.Environ(), "AWS_ACCESS_KEY_ID="+stackenv.S3RootUser, "AWS_SECRET_ACCESS_KEY="+s3RootPassword(t))
+	b, err := bed.Start(t.Context(), bed.Options{Root: ".", Environ: environ, Concurrent: 6, Settings: settings})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +74,7 @@ func cacheBed(t *testing.T) *bed.Bed {
 // what has changed.
 func TestCacheMissThenHit(t *testing.T) {
 	t.Parallel()
-	b := cacheBed(t)
+	b := cacheBed(t, nil)
 	spec := gitlabsim.JobSpec{
 		Project:   project(t, b, map[string]string{"package-lock.json": "1", "sub/package-lock.json": "2"}),
 		Variables: []gitlabsim.Variable{{Key: "LOCKFILES_NODE", Value: "**/package-lock.json"}},
@@ -68,19 +82,130 @@ func TestCacheMissThenHit(t *testing.T) {
 			{Key: "node-$LOCKFILES_NODE", Paths: []string{"deps"}},
 			{Key: "build", Paths: []string{"out"}},
 			{Key: "empty", Paths: []string{"nothing"}},
+			{Key: "none-$LOCKFILES_NONE", Paths: []string{"deps"}},
 		},
 		Script: []string{"test ! -e deps; test ! -e out", "mkdir -p deps/sub out; echo one > deps/a; ln -s a deps/link; echo two > out/b"},
 	}
+	spec.Variables = append(spec.Variables, gitlabsim.Variable{Key: "LOCKFILES_NONE", Value: "Gemfile.lock"})
 	o := runOn(t, b, spec)
 	o.succeeded(t, "miss: there is no entry for node-* yet", "cache build: miss: there is no entry yet", "…: saved: 1 file, 4 B as ",
-		"cache build: saved: 1 file, 4 B as ", "cache empty: not saved: it would be empty: nothing: no such files")
+		"cache build: saved: 1 file, 4 B as ", "cache empty: not saved: it would be empty: nothing: no such files",
+		"error: LOCKFILES_NONE: no lockfile matches Gemfile.lock; the job goes on without",
+		"error: LOCKFILES_NONE: no lockfile matches Gemfile.lock; it is not saved")
 
-	spec.Script = []string{"test $(cat deps/link) = one; test $(cat out/b) = two"}
+	spec.Script = []string{"test $(cat deps/link) = one; test $(cat out/b) = two", "echo rewritten > package-lock.json"}
 	o = runOn(t, b, spec)
 	o.succeeded(t, "…: hit: 1 file, 4 B from ", "cache build: hit: 1 file, 4 B from ", "…: not saved: it is there already, saved just now",
 		"cache build: not saved: nothing has changed since it was restored", "cache empty: miss")
 
-	spec.Script = []string{"echo three > out/b; echo three > deps/a"}
+	// Another lockfile: a miss that says why.
+	if _, err := spec.Project.Commit(t.Context(), map[string]string{"sub/package-lock.json": "3", "new/package-lock.json": "4"}); err != nil {
+		t.Fatal(err)
+	}
+	spec.Script = []string{"test ! -e deps; echo three > out/b"}
 	o = runOn(t, b, spec)
-	o.succeeded(t, "…: not saved: it is there already", "cache build: saved: 1 file, 6 B")
+	o.succeeded(t, "miss: new/package-lock.json is new, sub/package-lock.json changed since node-", "cache build: saved: 1 file, 6 B")
+}
+
+// What GitLab's keywords mean, in as few jobs as it takes.
+func TestCacheKeywords(t *testing.T) {
+	t.Parallel()
+	b := cacheBed(t, nil)
+	p := project(t, b, map[string]string{"README": "x", ".gitignore": "ignored\n"})
+	fill := "mkdir -p a; date +%N > a/f; cp a/f stray; echo ignored > ignored"
+	o := runOn(t, b, gitlabsim.JobSpec{
+		Project: p, Script: []string{fill}, Variables: []gitlabsim.Variable{{Key: "POLICY", Value: "pull"}, {Key: "WHERE", Value: "a"}},
+		Cache: []gitlabsim.Cache{
+			{Key: "gen-1", Paths: []string{"$WHERE/f"}},
+			{Key: "pulled", Paths: []string{"a"}, Policy: "$POLICY"},
+			{Key: "pushed", Paths: []string{"$CI_PROJECT_DIR/a/*"}, Policy: "push"},
+			{Key: "loose", Untracked: true, Paths: []string{}},
+			{Key: "after failure", Paths: []string{"a"}, When: "on_failure"},
+			{Key: "outside", Paths: []string{"/etc"}},
+		},
+	})
+	o.succeeded(t, "cache gen-1: saved: 1 file", "cache pulled: not saved: its policy is pull", "cache pushed: not restored: its policy is push",
+		"cache pushed: saved: 1 file", "cache loose: saved: 3 files", "cache outside: error: path /etc is outside the project")
+	o.doesNotLog(t, "cache after failure: saved")
+
+	o = runOn(t, b, gitlabsim.JobSpec{
+		Project: p, Script: []string{"cmp a/f stray; test -e ignored; rm -r a; mkdir a; echo failed > a/f; exit 3"},
+		Variables: []gitlabsim.Variable{{Key: "CACHE_FALLBACK_KEY", Value: "pushed"}},
+		Cache: []gitlabsim.Cache{
+			{Key: "gen-2", Paths: []string{"a"}, FallbackKeys: []string{"gen-none", "gen-*"}},
+			{Key: "loose", Untracked: true, Paths: []string{}, Policy: "pull"},
+			{Key: "after failure", Paths: []string{"a"}, When: "on_failure"},
+			{Key: "always", Paths: []string{"a"}, When: "always"},
+		},
+	})
+	o.failed(t, 3, "cache gen-2: fallback hit gen-1: 1 file", "cache loose: hit: 3 files", "cache after failure: fallback hit pushed",
+		"cache after failure: saved: 1 file", "cache always: saved: 1 file")
+	o.doesNotLog(t, "cache gen-2: saved")
+}
+
+// Of two jobs that save the same immutable key one does, whichever comes first.
+func TestCacheIsWrittenOnce(t *testing.T) {
+	t.Parallel()
+	b := cacheBed(t, nil)
+	p := project(t, b, map[string]string{"lock": "1"})
+	spec := gitlabsim.JobSpec{
+		Project: p, Script: []string{"mkdir deps; date +%N > deps/f"},
+		Variables: []gitlabsim.Variable{{Key: "LOCKFILES_A", Value: "lock"}},
+		Cache:     []gitlabsim.Cache{{Key: "k-$LOCKFILES_A", Paths: []string{"deps"}}},
+	}
+	jobs := []*gitlabsim.Job{enqueue(t, b, spec), enqueue(t, b, spec)}
+	var saved, not int
+	for _, job := range jobs {
+		o := finish(t, job)
+		o.succeeded(t)
+		saved += strings.Count(o.trace, "…: saved: 1 file")
+		not += strings.Count(o.trace, "…: not saved: another job has just saved it") + strings.Count(o.trace, "…: not saved: it is there already")
+	}
+	if saved != 1 || not != 1 {
+		t.Errorf("%d jobs saved and %d did not, want one each", saved, not)
+	}
+}
+
+// treeScript makes everything that a cache has to bring back as it was, and
+// listScript prints it: types, modes, times to the nanosecond, sizes, targets
+// and what is linked to what.
+const (
+	treeScript = `mkdir -p t/empty t/ro/deep "t/sp ace" && cd t
+printf 'run' > x && chmod 755 x && printf 's' > secret && chmod 600 secret && : > void
+printf 'deep' > ro/deep/f && chmod 444 ro/deep/f
+ln -s x rel && ln -s /nowhere/at/all abs && ln -s ../.. up && ln x hard && printf 'é' > "sp ace/$(printf 'n\303\251\377')"
+touch -d '2001-02-03 04:05:06.123456789' x && touch -d '1999-01-01 00:00:00.000000001' empty
+dd if=/dev/zero of=sparse bs=1 count=0 seek=3000000 2>/dev/null && dd if=/dev/urandom of=big bs=100000 count=50 2>/dev/null
+chmod 555 ro/deep ro && cd ..`
+	listScript = `find t -exec stat -c '%F %a %Y %y %s %h %n' {} + | grep -v ^directory | LC_ALL=C sort; find t -type d -exec stat -c '%F %a %y %n' {} + | LC_ALL=C sort
+find t -type l -exec readlink {} + | LC_ALL=C sort; find t -type f -exec sha256sum {} + | LC_ALL=C sort; [ t/x -ef t/hard ] && echo linked`
+)
+
+func TestCacheBringsATreeBackAsItWas(t *testing.T) {
+	t.Parallel()
+	b := cacheBed(t, nil)
+	spec := gitlabsim.JobSpec{
+		Project: project(t, b, nil), Cache: []gitlabsim.Cache{{Key: "tree", Paths: []string{"t"}}},
+		Script: []string{treeScript, "echo BEGIN; " + listScript + "; echo END"},
+	}
+	o := runOn(t, b, spec)
+	o.succeeded(t, "cache tree: saved: ")
+	before := between(t, o.trace)
+	spec.Script = []string{"echo BEGIN; " + listScript + "; echo END"}
+	o = runOn(t, b, spec)
+	o.succeeded(t, "cache tree: hit", "cache tree: not saved: nothing has changed")
+	if after := between(t, o.trace); after != before {
+		t.Errorf("saved:\n%s\nrestored:\n%s", before, after)
+	}
+}
+
+// between is what a script printed between the lines BEGIN and END.
+func between(t *testing.T, trace string) string {
+	t.Helper()
+	_, rest, ok := strings.Cut(trace, "\nBEGIN\n")
+	text, _, ok2 := strings.Cut(rest, "\nEND\n")
+	if !ok || !ok2 || !strings.HasSuffix(text, "linked") {
+		t.Fatal("the log lacks the tree")
+	}
+	return text
 }
