@@ -133,7 +133,9 @@ func TestCaptureAndReplay(t *testing.T) {
 	if text, err := person(t, "shell", job.URL(), "--", "touch", "/tmp/go").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
-	if grep, err := exec.CommandContext(t.Context(), "grep", "-rlF", marker, out).CombinedOutput(); err == nil {
+	search := exec.CommandContext(t.Context(), "grep", "-rlF", "-f", "-", out)
+	search.Stdin = strings.NewReader(marker)
+	if grep, err := search.CombinedOutput(); err == nil {
 		t.Errorf("captured with the secret: %s", grep)
 	}
 	finish(t, job).failed(t, 6)
