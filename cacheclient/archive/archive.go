@@ -64,7 +64,7 @@ type Summary struct {
 // WriteOptions change how Write works. Zero values mean the defaults.
 type WriteOptions struct {
 	PartSize int // bytes: 8 MiB
-	Uploads  int // parts under way at once: 4
+	Uploads  int // parts under way at once: 3
 	Workers  int // reading and compressing: one for each processor
 	Limits   Limits
 	Progress *Progress

@@ -15,7 +15,7 @@ import (
 
 // ahead is how many segments each worker may be ahead of the one that the next
 // part waits for.
-const ahead = 2
+const ahead = 1
 
 // Write packs the entries of root at paths, which are relative, need no order
 // and do not stand for what is below them. Links are packed as links. A file that
@@ -47,7 +47,7 @@ func (o WriteOptions) orDefaults() WriteOptions {
 		o.PartSize = 8 << 20
 	}
 	if o.Uploads == 0 {
-		o.Uploads = 4
+		o.Uploads = 3
 	}
 	if o.Workers == 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -136,6 +136,9 @@ func (w *writer) work(ctx context.Context) error {
 		raw, err = w.read(files, s, raw[:0])
 		if err != nil {
 			return err
+		}
+		if s.slot == nil { // growing from nothing would leave as much garbage
+			s.slot = make([]byte, 0, len(raw)/2)
 		}
 		data := enc.EncodeAll(raw, s.slot[:0])
 		f := frame{size: len(data), length: len(raw), digest: sha256.Sum256(data)}
