@@ -13,12 +13,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
+	"podlane/cacheclient/key"
 	"podlane/test/gitlabsim"
 	"podlane/test/runnersim"
 	"podlane/test/stack/stackenv"
+	"podlane/test/stack/vaultserver"
 )
 
 // Options of a bed. Zero values are fine.
@@ -39,6 +42,14 @@ type Options struct {
 	Hooks runnersim.Hooks
 	// Tune changes the runner's configuration before it starts.
 	Tune func(*runnersim.Config)
+	// NoVault gives podlane a kubeconfig, and no caches, as on a cluster that is
+	// not the test stack.
+	NoVault bool
+	// OwnVault takes the place of the stack's Vault: for tests that seal or stop
+	// it.
+	OwnVault *vaultserver.Server
+	// VaultFlags are further options of scripts/vault-bootstrap.
+	VaultFlags []string
 }
 
 // Bed is a running bed.
@@ -47,6 +58,9 @@ type Bed struct {
 	Stack  stackenv.Stack
 	GitLab *gitlabsim.Server
 	Kube   *Kube
+	// Vault and S3 are nil where podlane works without.
+	Vault *Vault
+	S3    *S3
 	// Dir holds the runner's temporary files and podlane.toml.
 	Dir string
 	// Podlane is the program under test, Config its settings.
@@ -82,14 +96,55 @@ func Start(ctx context.Context, o Options) (b *Bed, err error) {
 	if b.Dir, err = os.MkdirTemp("", "podlane-bed-"); err != nil {
 		return b, err
 	}
+	if b.GitLab, err = gitlabsim.Start(ctx, gitlabsim.Options{Addr: net.JoinHostPort(at.address, "0"), UpdateInterval: time.Second}); err != nil {
+		return b, err
+	}
+	if b.HasStack() && !o.NoVault {
+		if err := b.openCredentials(ctx, o); err != nil {
+			return b, err
+		}
+	}
 	b.Config = filepath.Join(b.Dir, "podlane.toml")
 	if err := os.WriteFile(b.Config, []byte(b.settings(o.Settings)), 0o600); err != nil {
 		return b, err
 	}
-	if b.GitLab, err = gitlabsim.Start(ctx, gitlabsim.Options{Addr: net.JoinHostPort(at.address, "0"), UpdateInterval: time.Second}); err != nil {
-		return b, err
-	}
 	return b, b.startRunner(ctx, o)
+}
+
+// openCredentials sets up what podlane gets its credentials from.
+func (b *Bed) openCredentials(ctx context.Context, o Options) (err error) {
+	if b.Vault, err = openVault(ctx, b, o); err != nil {
+		return err
+	}
+	if b.S3, err = openS3(b.Stack); err != nil {
+		return err
+	}
+	b.S3.Prefix += key.Instance(b.Vault.Instance) + "/"
+	return nil
+}
+
+// name tells the bed from all others of the stack that run.
+func (b *Bed) name() string {
+	_, port, _ := net.SplitHostPort(strings.TrimPrefix(b.GitLab.URL(), "http://"))
+	return port
+}
+
+// IDTokens are what a job declares so that podlane can log in to Vault; nil
+// where there is none.
+func (b *Bed) IDTokens() map[string]gitlabsim.IDToken {
+	if b.Vault == nil {
+		return nil
+	}
+	return map[string]gitlabsim.IDToken{"VAULT_ID_TOKEN": {Aud: []string{Audience}}}
+}
+
+// AddProject makes a project that has caches, where the bed has them.
+func (b *Bed) AddProject(ctx context.Context, spec gitlabsim.ProjectSpec) (*gitlabsim.Project, error) {
+	p, err := b.GitLab.AddProject(ctx, spec)
+	if err != nil || b.Vault == nil {
+		return p, err
+	}
+	return p, b.Vault.AddProject(ctx, p)
 }
 
 // checkCluster says at once what all tests would say at their end. A stack that
@@ -161,15 +216,24 @@ func (b *Bed) Root() string { return b.place.root }
 // audit log and its containerd.
 func (b *Bed) HasStack() bool { return b.Stack.Dir != "" }
 
-// Close stops the runner, which cleans up after its jobs, and GitLab.
+// closeLimit is for Vault to forget a bed: it revokes its leases one by one.
+const closeLimit = time.Minute
+
+// Close stops the runner, which cleans up after its jobs, and GitLab, and
+// takes the bed's things out of Vault.
 func (b *Bed) Close() error {
 	if b.stop != nil {
 		b.stop()
 		b.runner.Wait()
 	}
 	var err error
+	if b.Vault != nil && b.Vault.Address != "" {
+		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+		err = b.Vault.close(ctx)
+		cancel()
+	}
 	if b.GitLab != nil {
-		err = b.GitLab.Close()
+		err = errors.Join(err, b.GitLab.Close())
 	}
 	if b.Dir != "" {
 		err = errors.Join(err, os.RemoveAll(b.Dir))

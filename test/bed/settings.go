@@ -28,12 +28,13 @@ func (b *Bed) settings(over Settings) string {
 		"resources.build":  {"cpu_request": quote("100m"), "memory_request": quote("16Mi")},
 		"resources.helper": {"cpu_request": quote("50m"), "memory_request": quote("16Mi")},
 	}
-	for table, values := range over {
-		if all[table] == nil {
-			all[table] = map[string]string{}
-		}
-		maps.Copy(all[table], values)
+	if b.Vault != nil {
+		all.merge(b.Vault.settings())
 	}
+	if b.S3 != nil {
+		all.merge(b.S3.settings())
+	}
+	all.merge(over)
 	var text strings.Builder
 	for _, table := range slices.Sorted(maps.Keys(all)) {
 		name, _, _ := strings.Cut(table, "#")
@@ -43,6 +44,16 @@ func (b *Bed) settings(over Settings) string {
 		}
 	}
 	return text.String()
+}
+
+// merge lays other settings over these.
+func (s Settings) merge(over Settings) {
+	for table, values := range over {
+		if s[table] == nil {
+			s[table] = map[string]string{}
+		}
+		maps.Copy(s[table], values)
+	}
 }
 
 func quote(s string) string { return fmt.Sprintf("%q", s) }

@@ -62,6 +62,9 @@ type JobSpec struct {
 type IDToken struct {
 	// Aud is one audience, or several.
 	Aud []string
+	// Lifetime, if above 0, takes the place of the job's timeout: GitLab has no
+	// such thing.
+	Lifetime time.Duration
 }
 
 // Environment that a job deploys to, its names expanded.

@@ -171,7 +171,12 @@ func (p *Pipeline) sourceRefPath() string {
 func (j *Job) idTokens(now time.Time) ([]Variable, error) {
 	var list []Variable
 	for _, name := range sortedNames(j.spec.IDTokens) {
-		token, err := j.server.SignToken(j.Claims(j.spec.IDTokens[name].Aud, now))
+		wanted := j.spec.IDTokens[name]
+		claims := j.Claims(wanted.Aud, now)
+		if wanted.Lifetime > 0 {
+			claims["exp"] = now.Unix() + int64(wanted.Lifetime.Seconds())
+		}
+		token, err := j.server.SignToken(claims)
 		if err != nil {
 			return nil, err
 		}

@@ -155,6 +155,9 @@ func (s *Server) Close() error {
 // issuer of its ID tokens.
 func (s *Server) URL() string { return s.url }
 
+// InstanceID is what jobs are told as their GitLab's UUID.
+func (s *Server) InstanceID() string { return s.instance }
+
 // host is the address without its scheme.
 func (s *Server) host() string { return strings.TrimPrefix(s.url, "http://") }
 

@@ -95,6 +95,10 @@ type Stack struct {
 	// S3RootUser and S3VaultUser, whose names are their access keys.
 	S3RootPasswordFile  string
 	S3VaultPasswordFile string
+	// S3RootKeyFile and S3VaultKeyFile have both, a line each, as our scripts
+	// read them.
+	S3RootKeyFile  string
+	S3VaultKeyFile string
 }
 
 // Ports are the stack's TCP ports. All servers listen on BridgeIP, but etcd on
@@ -137,6 +141,8 @@ func New(root string, number int) (Stack, error) {
 		KubeCAFile:           filepath.Join(dir, "pki", "ca.crt"),
 		S3RootPasswordFile:   filepath.Join(dir, "s3-root.password"),
 		S3VaultPasswordFile:  filepath.Join(dir, "s3-vault.password"),
+		S3RootKeyFile:        filepath.Join(dir, "s3-root.keys"),
+		S3VaultKeyFile:       filepath.Join(dir, "s3-vault.keys"),
 		Ports: Ports{
 			EtcdClient:        port,
 			EtcdPeer:          port + 1,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -30,9 +31,31 @@ func (m *Manager) prepareS3(ctx context.Context, s3, sts part) error {
 		stackenv.S3RootUser, s.S3RootPasswordFile, stackenv.S3VaultUser, s.S3VaultPasswordFile); err != nil {
 		return err
 	}
+	bootstrap := filepath.Join(s.Root, "scripts", "bucket-bootstrap")
+	if err := runProgram(ctx, "sh", bootstrap, "--bucket", stackenv.S3Bucket, "--region", stackenv.S3Region,
+		"--endpoint", s.S3Address, "--key-file", s.S3RootKeyFile); err != nil {
+		return err
+	}
 	return await(ctx, "STS", startLimit, []part{sts}, func(ctx context.Context) error {
 		return getOK(ctx, s.STSAddress+"/minio/health/ready")
 	})
+}
+
+// writeS3Keys writes the keys as our scripts read them.
+func writeS3Keys(s stackenv.Stack) error {
+	for _, k := range []struct{ user, passwordFile, keyFile string }{
+		{stackenv.S3RootUser, s.S3RootPasswordFile, s.S3RootKeyFile},
+		{stackenv.S3VaultUser, s.S3VaultPasswordFile, s.S3VaultKeyFile},
+	} {
+		password, err := os.ReadFile(k.passwordFile)
+		if err != nil {
+			return err
+		}
+		if err := writeIfChanged(k.keyFile, 0o600, fmt.Appendf(nil, "%s\n%s\n", k.user, password)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func runProgram(ctx context.Context, program string, args ...string) error {

@@ -270,7 +270,12 @@ func (m *Manager) containerdReady(ctx context.Context, containerd part, fresh bo
 
 func (m *Manager) ensurePasswords() error {
 	s := m.Stack
-	return errors.Join(ensurePassword(s.RegistryPasswordFile), ensurePassword(s.S3RootPasswordFile), ensurePassword(s.S3VaultPasswordFile))
+	for _, file := range []string{s.RegistryPasswordFile, s.S3RootPasswordFile, s.S3VaultPasswordFile} {
+		if err := ensurePassword(file); err != nil {
+			return err
+		}
+	}
+	return writeS3Keys(s)
 }
 
 // ensurePassword makes path hold a random password.
