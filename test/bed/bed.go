@@ -43,7 +43,7 @@ type Options struct {
 	// Tune changes the runner's configuration before it starts.
 	Tune func(*runnersim.Config)
 	// NoVault gives podlane a kubeconfig, and no caches, as on a cluster that is
-	// not the test stack.
+	// not the test stack. Settings with a kubernetes.kubeconfig do the same.
 	NoVault bool
 	// OwnVault takes the place of the stack's Vault: for tests that seal or stop
 	// it.
@@ -65,6 +65,9 @@ type Bed struct {
 	Dir string
 	// Podlane is the program under test, Config its settings.
 	Podlane, Config string
+	// PeopleConfig are the settings of people who call it by hand: they have a
+	// kubeconfig, and no id_token.
+	PeopleConfig string
 
 	environ []string
 	place   place
@@ -99,13 +102,12 @@ func Start(ctx context.Context, o Options) (b *Bed, err error) {
 	if b.GitLab, err = gitlabsim.Start(ctx, gitlabsim.Options{Addr: net.JoinHostPort(at.address, "0"), UpdateInterval: time.Second}); err != nil {
 		return b, err
 	}
-	if b.HasStack() && !o.NoVault {
+	if b.HasStack() && !o.NoVault && o.Settings["kubernetes"]["kubeconfig"] == "" {
 		if err := b.openCredentials(ctx, o); err != nil {
 			return b, err
 		}
 	}
-	b.Config = filepath.Join(b.Dir, "podlane.toml")
-	if err := os.WriteFile(b.Config, []byte(b.settings(o.Settings)), 0o600); err != nil {
+	if err := b.writeSettings(o.Settings); err != nil {
 		return b, err
 	}
 	return b, b.startRunner(ctx, o)
@@ -246,7 +248,7 @@ func (b *Bed) Close() error {
 func (b *Bed) Call(ctx context.Context, dir string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, b.Podlane, args...)
 	cmd.Dir = dir
-	cmd.Env = append(b.environ[:len(b.environ):len(b.environ)], "PODLANE_CONFIG="+b.Config, "TMPDIR="+dir,
+	cmd.Env = append(b.environ[:len(b.environ):len(b.environ)], "PODLANE_CONFIG="+b.PeopleConfig, "TMPDIR="+dir,
 		"JOB_RESPONSE_FILE="+filepath.Join(dir, "response.json"), "BUILD_EXIT_CODE_FILE="+filepath.Join(dir, "build_exit_code"))
 	out, err := cmd.CombinedOutput()
 	return string(out), err

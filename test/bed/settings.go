@@ -1,8 +1,11 @@
 package bed
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -13,9 +16,25 @@ import (
 // follows a "#" in a table's name only tells tables of a list apart: "[grants]#db".
 type Settings map[string]map[string]string
 
-// settings writes podlane.toml for where the bed runs, with the given values in the
+// writeSettings writes the settings of podlane and those of people.
+func (b *Bed) writeSettings(over Settings) error {
+	b.Config, b.PeopleConfig = filepath.Join(b.Dir, "podlane.toml"), filepath.Join(b.Dir, "people.toml")
+	credentials := Settings{}
+	if b.Vault != nil {
+		credentials.merge(b.Vault.settings())
+	}
+	if b.S3 != nil {
+		credentials.merge(b.S3.settings())
+	}
+	return errors.Join(
+		os.WriteFile(b.Config, []byte(b.settings(credentials, over)), 0o600),
+		os.WriteFile(b.PeopleConfig, []byte(b.settings(over)), 0o600),
+	)
+}
+
+// settings are podlane.toml for where the bed runs, with the given values in the
 // place of the bed's own.
-func (b *Bed) settings(over Settings) string {
+func (b *Bed) settings(over ...Settings) string {
 	all := Settings{
 		"kubernetes": {"kubeconfig": quote(b.place.productKubeconfig), "namespace": quote(b.place.namespace)},
 		"job": {
@@ -28,13 +47,9 @@ func (b *Bed) settings(over Settings) string {
 		"resources.build":  {"cpu_request": quote("100m"), "memory_request": quote("16Mi")},
 		"resources.helper": {"cpu_request": quote("50m"), "memory_request": quote("16Mi")},
 	}
-	if b.Vault != nil {
-		all.merge(b.Vault.settings())
+	for _, o := range over {
+		all.merge(o)
 	}
-	if b.S3 != nil {
-		all.merge(b.S3.settings())
-	}
-	all.merge(over)
 	var text strings.Builder
 	for _, table := range slices.Sorted(maps.Keys(all)) {
 		name, _, _ := strings.Cut(table, "#")

@@ -40,7 +40,7 @@ func main() {
 func run(ctx context.Context, environ []string, out io.Writer) error {
 	calls := &callTimes{}
 	b, err := bed.Start(ctx, bed.Options{
-		Root: ".", Environ: environ, Concurrent: 1,
+		Root: ".", Environ: environ, Concurrent: 1, NoVault: true,
 		Hooks: runnersim.Hooks{After: calls.add},
 		Tune:  func(c *runnersim.Config) { c.FlushAtOnce = true; c.CheckInterval = 10 * time.Millisecond },
 	})

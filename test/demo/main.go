@@ -72,7 +72,7 @@ func run(ctx context.Context, environ []string, out io.Writer) (err error) {
 // request.
 func prepare(ctx context.Context, b *bed.Bed) (*gitlabsim.Pipeline, *pipeline.Plan, error) {
 	dir := filepath.Join(b.Root(), "examples", "monorepo")
-	project, err := b.GitLab.AddProject(ctx, gitlabsim.ProjectSpec{Path: "examples/monorepo"})
+	project, err := b.AddProject(ctx, gitlabsim.ProjectSpec{Path: "examples/monorepo"})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -17,7 +17,7 @@ import (
 func person(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), shared.Podlane, args...)
-	cmd.Env = append(os.Environ(), "PODLANE_CONFIG="+shared.Config)
+	cmd.Env = append(os.Environ(), "PODLANE_CONFIG="+shared.PeopleConfig)
 	return cmd
 }
 

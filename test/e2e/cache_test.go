@@ -58,7 +58,7 @@ func cacheBed(t *testing.T, more bed.Settings) *bed.Bed {
 		}
 	}
 	environ := append(os.Environ(), "AWS_ACCESS_KEY_ID="+stackenv.S3RootUser, "AWS_SECRET_ACCESS_KEY="+s3RootPassword(t))
-	b, err := bed.Start(t.Context(), bed.Options{Root: ".", Environ: environ, Concurrent: 6, Settings: settings})
+	b, err := bed.Start(t.Context(), bed.Options{Root: ".", Environ: environ, Concurrent: 6, Settings: settings, NoVault: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ type found struct {
 func gc(t *testing.T, args ...string) []found {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), shared.Podlane, append([]string{"gc", "--json", "--grace", "0s"}, args...)...)
-	cmd.Env = append(os.Environ(), "PODLANE_CONFIG="+shared.Config)
+	cmd.Env = append(os.Environ(), "PODLANE_CONFIG="+shared.PeopleConfig)
 	var remarks strings.Builder
 	cmd.Stderr = &remarks
 	out, err := cmd.Output()
@@ -122,7 +122,7 @@ func TestGCLeavesALiveJobAlone(t *testing.T) {
 		defer func() { swept <- n }()
 		for ctx.Err() == nil {
 			cmd := exec.CommandContext(ctx, shared.Podlane, "gc", "--yes", "--grace", "0s", job.URL())
-			cmd.Env = append(os.Environ(), "PODLANE_CONFIG="+shared.Config)
+			cmd.Env = append(os.Environ(), "PODLANE_CONFIG="+shared.PeopleConfig)
 			if cmd.Run() == nil {
 				n++
 			}

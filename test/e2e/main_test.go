@@ -84,7 +84,7 @@ func newBed(t *testing.T, settings bed.Settings) *bed.Bed {
 // project makes a project with one commit on a bed's GitLab.
 func project(t *testing.T, b *bed.Bed, files map[string]string) *gitlabsim.Project {
 	t.Helper()
-	p, err := b.GitLab.AddProject(t.Context(), gitlabsim.ProjectSpec{
+	p, err := b.AddProject(t.Context(), gitlabsim.ProjectSpec{
 		Path:      "group/p" + randomHex(),
 		Variables: []gitlabsim.Variable{{Key: "MARKER", Value: marker, Masked: true}},
 	})
@@ -127,6 +127,9 @@ func enqueue(t *testing.T, b *bed.Bed, spec gitlabsim.JobSpec) *gitlabsim.Job {
 	t.Helper()
 	if spec.Project == nil && spec.Pipeline == nil {
 		spec.Project = project(t, b, nil)
+	}
+	if spec.IDTokens == nil {
+		spec.IDTokens = b.IDTokens()
 	}
 	job, err := b.GitLab.Enqueue(t.Context(), spec)
 	if err != nil {

@@ -32,7 +32,7 @@ const limit = 6 * time.Minute
 func start(t *testing.T, settings bed.Settings, hooks runnersim.Hooks) *bed.Bed {
 	t.Helper()
 	b, err := bed.Start(t.Context(), bed.Options{
-		Root: ".", Environ: os.Environ(), Settings: settings, Concurrent: 4, Log: io.Discard, Hooks: hooks,
+		NoVault: true, Root: ".", Environ: os.Environ(), Settings: settings, Concurrent: 4, Log: io.Discard, Hooks: hooks,
 		Tune: func(c *runnersim.Config) { c.PrepareRetryWait, c.StageRetryWait = time.Second, time.Second },
 	})
 	if err != nil {

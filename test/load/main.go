@@ -47,7 +47,7 @@ type load struct {
 }
 
 func (l *load) run(ctx context.Context, waiting, runs int) error {
-	b, err := bed.Start(ctx, bed.Options{Root: ".", Environ: l.environ, Concurrent: 1})
+	b, err := bed.Start(ctx, bed.Options{NoVault: true, Root: ".", Environ: l.environ, Concurrent: 1})
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (l *load) run(ctx context.Context, waiting, runs int) error {
 		return err
 	}
 	// No node has that much: the jobs wait.
-	b, err = bed.Start(ctx, bed.Options{Root: ".", Environ: l.environ, Settings: bed.Settings{"resources.build": {"cpu_request": `"500"`}}})
+	b, err = bed.Start(ctx, bed.Options{NoVault: true, Root: ".", Environ: l.environ, Settings: bed.Settings{"resources.build": {"cpu_request": `"500"`}}})
 	if err != nil {
 		return err
 	}
