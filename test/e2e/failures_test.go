@@ -179,7 +179,7 @@ func TestCancel(t *testing.T) {
 
 func TestJobTimeout(t *testing.T) {
 	t.Parallel()
-	o := run(t, gitlabsim.JobSpec{Script: []string{"echo started", "sleep 300"}, AfterScript: []string{"echo afterwards"}, Timeout: 20 * time.Second})
+	o := run(t, gitlabsim.JobSpec{Script: []string{"echo started", "sleep 300"}, AfterScript: []string{"echo afterwards"}, Timeout: 40 * time.Second})
 	if o.State != gitlabsim.Failed || o.FailureReason != "job_execution_timeout" {
 		t.Errorf("the job is %s, %s", o.State, o.FailureReason)
 	}
