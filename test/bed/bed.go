@@ -72,6 +72,8 @@ type Bed struct {
 	environ []string
 	place   place
 
+	leaveVault func() error
+
 	stop   context.CancelFunc
 	runner sync.WaitGroup
 	err    error
@@ -117,6 +119,11 @@ func Start(ctx context.Context, o Options) (b *Bed, err error) {
 func (b *Bed) openCredentials(ctx context.Context, o Options) (err error) {
 	if b.Vault, err = openVault(ctx, b, o); err != nil {
 		return err
+	}
+	b.leaveVault = func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
+		defer cancel()
+		return b.Vault.close(ctx)
 	}
 	if b.S3, err = openS3(b.Stack); err != nil {
 		return err
@@ -229,10 +236,8 @@ func (b *Bed) Close() error {
 		b.runner.Wait()
 	}
 	var err error
-	if b.Vault != nil && b.Vault.Address != "" {
-		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-		err = b.Vault.close(ctx)
-		cancel()
+	if b.leaveVault != nil {
+		err = b.leaveVault()
 	}
 	if b.GitLab != nil {
 		err = errors.Join(err, b.GitLab.Close())

@@ -221,17 +221,20 @@ func TestVaultRefuses(t *testing.T) {
 		want string
 	}{
 		{
-			"wrong audience", gitlabsim.JobSpec{IDTokens: map[string]gitlabsim.IDToken{"VAULT_ID_TOKEN": {Aud: []string{"https://elsewhere"}}}},
+			"wrong audience",
+			gitlabsim.JobSpec{IDTokens: map[string]gitlabsim.IDToken{"VAULT_ID_TOKEN": {Aud: []string{"https://elsewhere"}}}},
 			"invalid audience (aud) claim",
 		},
 		{"no id_token", gitlabsim.JobSpec{IDTokens: map[string]gitlabsim.IDToken{}}, "the job has no VAULT_ID_TOKEN; hint: id_tokens:"},
 		{
-			"another job's token", gitlabsim.JobSpec{IDTokens: map[string]gitlabsim.IDToken{}, Variables: []gitlabsim.Variable{{Key: "VAULT_ID_TOKEN", Value: foreign}}},
+			"another job's token",
+			gitlabsim.JobSpec{IDTokens: map[string]gitlabsim.IDToken{}, Variables: []gitlabsim.Variable{{Key: "VAULT_ID_TOKEN", Value: foreign}}},
 			`VAULT_ID_TOKEN is another job's: found the claim job_id "1000000"`,
 		},
 		{"unknown grant", gitlabsim.JobSpec{Variables: asking("everything")}, `PODLANE_GRANTS asks for "everything", which the settings of podlane do not have`},
 		{
-			"a condition of the settings", gitlabsim.JobSpec{Variables: asking("production"), Environment: &gitlabsim.Environment{Name: "review/1"}},
+			"a condition of the settings",
+			gitlabsim.JobSpec{Variables: asking("production"), Environment: &gitlabsim.Environment{Name: "review/1"}},
 			`the grant production is not for this job: the claim `,
 		},
 		{"a claim that Vault binds", gitlabsim.JobSpec{Variables: asking("protected")}, `claim "ref_protected" does not match`},
