@@ -14,6 +14,7 @@ import (
 
 // Settings are tables of podlane.toml: table, key, value in TOML's notation. What
 // follows a "#" in a table's name only tells tables of a list apart: "[grants]#db".
+// "@BED@" stands for the bed's name, with which its mounts in Vault end.
 type Settings map[string]map[string]string
 
 // writeSettings writes the settings of podlane and those of people.
@@ -55,10 +56,16 @@ func (b *Bed) settings(over ...Settings) string {
 		name, _, _ := strings.Cut(table, "#")
 		fmt.Fprintf(&text, "[%s]\n", name)
 		for _, key := range slices.Sorted(maps.Keys(all[table])) {
-			fmt.Fprintf(&text, "%s = %s\n", key, all[table][key])
+			fmt.Fprintf(&text, "%s = %s\n", key, strings.ReplaceAll(all[table][key], "@BED@", b.name()))
 		}
 	}
 	return text.String()
+}
+
+func (s Settings) clone() Settings {
+	c := Settings{}
+	c.merge(s)
+	return c
 }
 
 // merge lays other settings over these.

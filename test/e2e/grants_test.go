@@ -16,48 +16,38 @@ import (
 func TestGrants(t *testing.T) {
 	t.Parallel()
 	needsStack(t)
-	stack := shared.Stack
-	dir := t.TempDir()
-	password, err := os.ReadFile(stack.S3VaultPasswordFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, policy := filepath.Join(dir, "key"), filepath.Join(dir, "policy.json")
-	if err := os.WriteFile(key, []byte(stackenv.S3VaultUser+"\n"+string(password)+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	policy := filepath.Join(t.TempDir(), "policy.json")
 	const text = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:GetObject"],"Resource":["arn:aws:s3:::` + stackenv.S3Bucket + `/grants/*"]}]}`
 	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	grant := func(name string, values map[string]string) map[string]string {
-		values["name"], values["auth_role"] = quoted(name), quoted("@PREFIX@-grant-"+name)
+		values["name"], values["auth_role"] = quoted(name), quoted("podlane-grant-"+name)
 		return values
 	}
-	v := newVaultBed(t, nil, bed.Settings{
+	b := newVaultBed(t, nil, bed.Settings{
 		"[grants]#1": grant("db", map[string]string{
-			"kind": `"kv"`, "mount": `"@PREFIX@-kv"`, "path": `"ci/{project_id}/db"`, "field": `"password"`, "variable": `"DB_PASSWORD"`,
+			"kind": `"kv"`, "mount": `"kv-@BED@"`, "path": `"ci/{project_id}/db"`, "field": `"password"`, "variable": `"DB_PASSWORD"`,
 		}),
 		"[grants]#2": grant("pem", map[string]string{
-			"kind": `"kv"`, "mount": `"@PREFIX@-kv"`, "path": `"pem"`, "field": `"key"`, "variable": `"DEPLOY_KEY"`, "file": "true",
+			"kind": `"kv"`, "mount": `"kv-@BED@"`, "path": `"pem"`, "field": `"key"`, "variable": `"DEPLOY_KEY"`, "file": "true",
 		}),
 		"[grants]#3": grant("cluster", map[string]string{
-			"kind": `"kubeconfig"`, "mount": `"@PREFIX@-kubernetes"`, "role": `"@PREFIX@-grant-cluster"`, "namespace": quoted(stackenv.Namespace), "work_namespace": `"{environment}"`,
+			"kind": `"kubeconfig"`, "mount": `"kubernetes-@BED@"`, "role": `"podlane-grant-cluster"`, "namespace": quoted(stackenv.Namespace), "work_namespace": `"{environment}"`,
 		}),
 		"[grants]#4": grant("bucket", map[string]string{
-			"kind": `"aws"`, "mount": `"@PREFIX@-aws"`, "role": `"@PREFIX@-grant-bucket"`, "region": quoted(stackenv.S3Region),
+			"kind": `"aws"`, "mount": `"aws-@BED@"`, "role": `"podlane-grant-bucket"`, "region": quoted(stackenv.S3Region),
 		}),
 	},
-		"--bucket", stackenv.S3Bucket, "--aws-key-file", key, "--sts-endpoint", stack.STSAddress,
 		"--grant", "name=db,kind=kv,path=ci/{project_id}/db", "--grant", "name=pem,kind=kv,path=pem",
 		"--grant", "name=cluster,kind=kubeconfig,account=podlane,namespaces="+stackenv.Namespace,
 		"--grant", "name=bucket,kind=aws,policy-file="+policy)
-	p := project(t, v.Bed, nil)
+	p := project(t, b, nil)
 	secret := "granted-" + randomHex()
-	v.write(t, "ci/1/db", "password", secret)
-	v.write(t, "pem", "key", "first line\nsecond line\n")
+	write(t, b, "ci/1/db", "password", secret)
+	write(t, b, "pem", "key", "first line\nsecond line\n")
 
-	o := v.run(t, gitlabsim.JobSpec{
+	o := runOn(t, b, gitlabsim.JobSpec{
 		Project:     p,
 		Variables:   []gitlabsim.Variable{{Key: "PODLANE_GRANTS", Value: "db, pem cluster,bucket"}},
 		Environment: &gitlabsim.Environment{Name: "review/7"},
@@ -69,11 +59,11 @@ func TestGrants(t *testing.T) {
 			`field() { sed -n 's/.*"'$1'": "\(.*\)".*/\1/p' $KUBECONFIG; }`,
 			"field certificate-authority-data | base64 -d > ca.pem",
 			`{ printf 'Authorization: Bearer '; cat "$(field tokenFile)"; } > /tmp/header`,
-			"curl -sS --cacert ca.pem -H @/tmp/header $(field server)/api/v1/namespaces/" + stackenv.Namespace + "/pods | grep -m1 PodList",
+			"curl -sS --cacert ca.pem -H @/tmp/header $(field server)/api/v1/namespaces/" + stackenv.Namespace + "/pods -o /tmp/pods; grep -o PodList /tmp/pods",
 			"field namespace",
 			"base64 -w0 /tmp/header",
 			// What an AWS SDK makes of its configuration.
-			`$(sed -n 's/credential_process = //p' $AWS_CONFIG_FILE | head -n1) > /tmp/aws.json`,
+			`$(sed -n '/^.default/,/^$/s/credential_process = //p' $AWS_CONFIG_FILE) > /tmp/aws.json`,
 			`grep -o '"Version":1' /tmp/aws.json; grep -c Expiration /tmp/aws.json; cat /tmp/aws.json`,
 			"grep region $AWS_CONFIG_FILE | sort -u",
 		},

@@ -45,7 +45,12 @@ func testMain(m *testing.M) int {
 }
 
 func start(ctx context.Context, settings bed.Settings, tune func(*runnersim.Config)) (*bed.Bed, error) {
-	return bed.Start(ctx, bed.Options{
+	return startWith(ctx, settings, tune, func(*bed.Options) {})
+}
+
+// startWith is start with options that few tests need.
+func startWith(ctx context.Context, settings bed.Settings, tune func(*runnersim.Config), change func(*bed.Options)) (*bed.Bed, error) {
+	options := bed.Options{
 		Root: ".", Environ: os.Environ(), Settings: settings, Concurrent: 12, Log: io.Discard,
 		Tune: func(c *runnersim.Config) {
 			c.PrepareRetryWait = 200 * time.Millisecond
@@ -54,7 +59,9 @@ func start(ctx context.Context, settings bed.Settings, tune func(*runnersim.Conf
 				tune(c)
 			}
 		},
-	})
+	}
+	change(&options)
+	return bed.Start(ctx, options)
 }
 
 // needsStack skips a test that needs more than any cluster has: the stack's

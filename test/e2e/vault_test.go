@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log"
 	"net/http"
@@ -12,8 +13,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,96 +25,28 @@ import (
 	"podlane/test/stack/vaultserver"
 )
 
-// vaultBed is a bed whose podlane has no credential of its own: all access comes
-// from a Vault that trusts the bed's GitLab.
-type vaultBed struct {
-	*bed.Bed
-	// prefix begins the names of all that the bed has in Vault.
-	prefix string
-	vault  vaultserver.Client
-	audit  string
-}
-
-// newVaultBed starts a bed on a Vault, the stack's unless another is given.
-func newVaultBed(t *testing.T, own *vaultserver.Server, settings bed.Settings, options ...string) *vaultBed {
+// newVaultBed starts a bed on the stack's Vault, or on another, whose podlane has
+// no credential of its own. Flags are vault-bootstrap's.
+func newVaultBed(t *testing.T, own *vaultserver.Server, settings bed.Settings, flags ...string) *bed.Bed {
 	t.Helper()
 	needsStack(t)
-	stack := shared.Stack
-	v := &vaultBed{prefix: "t" + randomHex(), audit: stack.VaultAuditLog}
-	tokenFile := stack.VaultRootTokenFile
-	v.vault.Address = stack.VaultAddress
-	if own != nil {
-		v.vault.Address, tokenFile, v.audit = own.Address, own.RootTokenFile, own.AuditLog
-	}
-	token, err := os.ReadFile(tokenFile)
+	b, err := startWith(t.Context(), settings, nil, func(o *bed.Options) { o.OwnVault, o.VaultFlags = own, flags })
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.vault.Token = string(token)
-	role := func(name string) map[string]string {
-		return map[string]string{"auth_role": quoted(v.prefix + name), "mount": quoted(v.prefix + "-kubernetes"), "role": quoted(v.prefix)}
-	}
-	all := bed.Settings{
-		"kubernetes":       {"kubeconfig": `""`, "server": quoted(stack.APIServerURL()), "ca_file": quoted(stack.KubeCAFile)},
-		"vault":            {"address": quoted(v.vault.Address), "auth_mount": quoted(v.prefix + "-jwt"), "retry_budget": quoted("60s")},
-		"vault.kubernetes": role(""),
-	}
-	for table, values := range settings {
-		if all[table] == nil {
-			all[table] = map[string]string{}
-		}
-		for key, value := range values {
-			all[table][key] = strings.ReplaceAll(value, "@PREFIX@", v.prefix)
-		}
-	}
-	v.Bed = newBed(t, all)
-	for i := range options {
-		options[i] = strings.ReplaceAll(options[i], "@PREFIX@", v.prefix)
-	}
-	v.bootstrap(t, tokenFile, options...)
-	return v
-}
-
-// bootstrap sets Vault up with the script that people use.
-func (v *vaultBed) bootstrap(t *testing.T, tokenFile string, options ...string) {
-	t.Helper()
-	stack := shared.Stack
-	args := append([]string{
-		"--address", v.vault.Address, "--token-file", tokenFile, "--prefix", v.prefix,
-		"--auth-mount", v.prefix + "-jwt", "--kubernetes-mount", v.prefix + "-kubernetes", "--aws-mount", v.prefix + "-aws", "--kv-mount", v.prefix + "-kv",
-		"--gitlab", v.GitLab.URL(), "--kube-namespace", "podlane-ci",
-		"--kube-host", stack.APIServerURL(), "--kube-ca-file", stack.KubeCAFile, "--kube-token-file", stack.VaultKubeTokenFile,
-	}, options...)
-	cmd := exec.CommandContext(t.Context(), filepath.Join(v.Root(), "scripts", "vault-bootstrap"), args...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("vault-bootstrap: %v\n%s", err, out)
-	}
 	t.Cleanup(func() {
-		ctx := context.WithoutCancel(t.Context())
-		for _, mount := range []string{"auth/" + v.prefix + "-jwt", "mounts/" + v.prefix + "-kubernetes", "mounts/" + v.prefix + "-aws", "mounts/" + v.prefix + "-kv"} {
-			_ = v.vault.API(ctx, http.MethodDelete, "sys/"+mount, nil, nil)
+		if err := b.Close(); err != nil {
+			t.Error(err)
 		}
 	})
-}
-
-// idTokens are what a job declares.
-func (v *vaultBed) idTokens() map[string]gitlabsim.IDToken {
-	return map[string]gitlabsim.IDToken{"VAULT_ID_TOKEN": {Aud: []string{v.vault.Address}}}
-}
-
-func (v *vaultBed) run(t *testing.T, spec gitlabsim.JobSpec) outcome {
-	t.Helper()
-	if spec.IDTokens == nil {
-		spec.IDTokens = v.idTokens()
-	}
-	return runOn(t, v.Bed, spec)
+	return b
 }
 
 // requests are the paths that podlane has asked for with this bed's roles, in
 // Vault's own audit log.
-func (v *vaultBed) requests(t *testing.T) []string {
+func requests(t *testing.T, b *bed.Bed) []string {
 	t.Helper()
-	f, err := os.Open(v.audit)
+	f, err := os.Open(b.Vault.AuditLog)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,8 +66,9 @@ func (v *vaultBed) requests(t *testing.T) []string {
 			continue
 		}
 		path := entry.Request.Path
-		if path == "auth/"+v.prefix+"-jwt/login" || strings.HasPrefix(entry.Auth.DisplayName, v.prefix+"-jwt") {
-			paths = append(paths, strings.ReplaceAll(path, v.prefix, "P"))
+		mounts := b.Vault.Mounts
+		if path == "auth/"+mounts.JWT+"/login" || strings.HasPrefix(entry.Auth.DisplayName, mounts.JWT+"-") {
+			paths = append(paths, strings.NewReplacer(mounts.JWT, "jwt", mounts.Kubernetes, "kubernetes", mounts.AWS, "aws", mounts.KV, "kv").Replace(path))
 		}
 	}
 	return paths
@@ -144,11 +76,11 @@ func (v *vaultBed) requests(t *testing.T) []string {
 
 // asked waits until podlane has asked Vault for exactly that: the last request of
 // a job comes after its end.
-func (v *vaultBed) asked(t *testing.T, want ...string) {
+func asked(t *testing.T, b *bed.Bed, want ...string) {
 	t.Helper()
 	var got []string
 	eventually(t, func() bool {
-		got = v.requests(t)
+		got = requests(t, b)
 		return len(got) >= len(want)
 	})
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -171,8 +103,8 @@ func eventually(t *testing.T, done func() bool) {
 // anything: three requests to Vault.
 func TestVaultPlainJob(t *testing.T) {
 	t.Parallel()
-	v := newVaultBed(t, nil, nil)
-	o := v.run(t, gitlabsim.JobSpec{
+	b := newVaultBed(t, nil, nil)
+	o := runOn(t, b, gitlabsim.JobSpec{
 		Script: []string{
 			"cat README",
 			"echo id-token-is $VAULT_ID_TOKEN | base64 -w0; echo",
@@ -181,37 +113,37 @@ func TestVaultPlainJob(t *testing.T) {
 		AfterScript: []string{"echo after"},
 	})
 	o.succeeded(t, "hello from the checkout", "after", "\n0\n")
-	v.asked(t, "auth/P-jwt/login", "P-kubernetes/creds/P", "auth/token/revoke-self")
+	asked(t, b, "auth/jwt/login", "kubernetes/creds/podlane", "auth/token/revoke-self")
 }
 
 // What Vault or podlane refuses is told before a pod is started, and names the
 // claim. Nothing of it is tried again.
 func TestVaultRefuses(t *testing.T) {
 	t.Parallel()
-	v := newVaultBed(t, nil, bed.Settings{
+	b := newVaultBed(t, nil, bed.Settings{
 		"[grants]#protected": {
-			"name": `"protected"`, "kind": `"kv"`, "auth_role": `"@PREFIX@-grant-protected"`, "mount": `"@PREFIX@-kv"`,
+			"name": `"protected"`, "kind": `"kv"`, "auth_role": `"podlane-grant-protected"`, "mount": `"kv-@BED@"`,
 			"path": `"prod"`, "field": `"password"`, "variable": `"PASSWORD"`,
 		},
 		"[grants]#other": {
-			"name": `"other"`, "kind": `"kv"`, "auth_role": `"@PREFIX@-grant-own"`, "mount": `"@PREFIX@-kv"`,
+			"name": `"other"`, "kind": `"kv"`, "auth_role": `"podlane-grant-own"`, "mount": `"kv-@BED@"`,
 			"path": `"ci/999999/db"`, "field": `"password"`, "variable": `"PASSWORD"`,
 		},
 		"[grants]#production": {
 			"name": `"production"`, "kind": `"aws"`, "auth_role": `"a"`, "mount": `"m"`, "role": `"r"`, "environments": `["production"]`, "protected": "true",
 		},
 	}, "--grant", "name=protected,kind=kv,path=prod,claim.ref_protected=true", "--grant", "name=own,kind=kv,path=ci/{project_id}/db")
-	v.write(t, "prod", "password", "not-for-everybody")
-	v.write(t, "ci/999999/db", "password", "another-projects")
+	write(t, b, "prod", "password", "not-for-everybody")
+	write(t, b, "ci/999999/db", "password", "another-projects")
 
-	p := project(t, v.Bed, nil)
+	p := project(t, b, nil)
 	if _, err := p.CommitTo(t.Context(), gitlabsim.CommitSpec{Branch: "feature", Files: map[string]string{"x": "y\n"}}); err != nil {
 		t.Fatal(err)
 	}
 	asking := func(grant string) []gitlabsim.Variable {
 		return []gitlabsim.Variable{{Key: "PODLANE_GRANTS", Value: grant}}
 	}
-	foreign, err := v.GitLab.SignToken(map[string]any{"job_id": "1000000", "project_id": "1", "aud": v.vault.Address, "exp": time.Now().Add(time.Hour).Unix()})
+	foreign, err := b.GitLab.SignToken(map[string]any{"job_id": "1000000", "project_id": "1", "aud": bed.Audience, "exp": time.Now().Add(time.Hour).Unix()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +175,7 @@ func TestVaultRefuses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			tt.spec.Project, tt.spec.Ref, tt.spec.Script = p, "feature", []string{"echo started"}
-			o := v.run(t, tt.spec)
+			o := runOn(t, b, tt.spec)
 			o.failed(t, 1, tt.want)
 			o.doesNotLog(t, "starting pod")
 		})
@@ -251,7 +183,7 @@ func TestVaultRefuses(t *testing.T) {
 	// Which path a policy allows, Vault says when it is asked.
 	t.Run("another project's path", func(t *testing.T) {
 		t.Parallel()
-		o := v.run(t, gitlabsim.JobSpec{Project: p, Variables: asking("other"), Script: []string{"echo started"}})
+		o := runOn(t, b, gitlabsim.JobSpec{Project: p, Variables: asking("other"), Script: []string{"echo started"}})
 		o.failed(t, 1, "the grant other: read the secret ci/999999/db", "permission denied")
 		o.doesNotLog(t, "\nstarted")
 	})
@@ -265,7 +197,7 @@ func TestVaultRefuses(t *testing.T) {
 		} {
 			vars = append(vars, gitlabsim.Variable{Key: key, Value: "http://127.0.0.1:9/elsewhere"})
 		}
-		o := v.run(t, gitlabsim.JobSpec{
+		o := runOn(t, b, gitlabsim.JobSpec{
 			// GitLab's own token comes first; the author's is the script's.
 			Variables: append(vars, gitlabsim.Variable{Key: "VAULT_ID_TOKEN", Value: "mine"}, gitlabsim.Variable{Key: "GIT_STRATEGY", Value: "none"}),
 			Script:    []string{"unset HTTP_PROXY HTTPS_PROXY ALL_PROXY; echo token is $VAULT_ID_TOKEN"},
@@ -275,13 +207,13 @@ func TestVaultRefuses(t *testing.T) {
 }
 
 // write puts a secret with one field into the bed's KV engine.
-func (v *vaultBed) write(t *testing.T, path, field, value string) {
+func write(t *testing.T, b *bed.Bed, path, field, value string) {
 	t.Helper()
 	secrets.Know(value)
 	// A KV engine of version 2 is not there the moment it is mounted.
 	var err error
 	eventually(t, func() bool {
-		err = v.vault.API(t.Context(), http.MethodPost, v.prefix+"-kv/data/"+path, map[string]any{"data": map[string]string{field: value}}, nil)
+		err = b.Vault.StoreSecret(t.Context(), path, map[string]string{field: value})
 		return err == nil
 	})
 	if err != nil {
@@ -295,23 +227,23 @@ func TestVaultTokensThatEnd(t *testing.T) {
 	t.Parallel()
 	needsStack(t)
 	short := shorten(t, shared.Stack.VaultAddress, 8)
-	v := newVaultBed(t, nil, bed.Settings{"vault": {"address": quoted(short)}}, "--token-ttl", "5s", "--token-max-ttl", "10s")
-	job := enqueue(t, v.Bed, gitlabsim.JobSpec{IDTokens: v.idTokens(), Script: []string{"for i in $(seq 25); do echo line $i; sleep 1; done", "exit 7"}})
+	b := newVaultBed(t, nil, bed.Settings{"vault": {"address": quoted(short)}}, "--token-ttl", "5s", "--token-max-ttl", "10s")
+	job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{"for i in $(seq 25); do echo line $i; sleep 1; done", "exit 7"}})
 	if err := job.WaitOutput(t.Context(), "line 5\n"); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.vault.API(t.Context(), http.MethodPut, "sys/leases/revoke-prefix/auth/"+v.prefix+"-jwt/login", nil, nil); err != nil {
+	if err := b.Vault.API(t.Context(), http.MethodPut, "sys/leases/revoke-prefix/auth/"+b.Vault.Mounts.JWT+"/login", nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	o := finish(t, job)
 	o.failed(t, 7, "line 25")
 	o.doesNotLog(t, "warning")
 	logins, tokens := 0, 0
-	for _, path := range v.requests(t) {
+	for _, path := range requests(t, b) {
 		switch path {
-		case "auth/P-jwt/login":
+		case "auth/jwt/login":
 			logins++
-		case "P-kubernetes/creds/P":
+		case "kubernetes/creds/podlane":
 			tokens++
 		}
 	}
@@ -355,12 +287,12 @@ func shorten(t *testing.T, address string, seconds int) string {
 // GitLab changes its signing key without notice: Vault fetches the new one.
 func TestVaultAfterARotationOfKeys(t *testing.T) {
 	t.Parallel()
-	v := newVaultBed(t, nil, nil)
-	v.run(t, gitlabsim.JobSpec{Script: []string{"echo one"}}).succeeded(t)
-	if err := v.GitLab.RotateKeys(false); err != nil {
+	b := newVaultBed(t, nil, nil)
+	runOn(t, b, gitlabsim.JobSpec{Script: []string{"echo one"}}).succeeded(t)
+	if err := b.GitLab.RotateKeys(false); err != nil {
 		t.Fatal(err)
 	}
-	v.run(t, gitlabsim.JobSpec{Script: []string{"echo two"}}).succeeded(t)
+	runOn(t, b, gitlabsim.JobSpec{Script: []string{"echo two"}}).succeeded(t)
 }
 
 // A Vault that is sealed, or not there: before a job, in the middle of one for a
@@ -373,13 +305,20 @@ func TestVaultThatIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = own.Close() })
-	v := newVaultBed(t, own, bed.Settings{"vault": {"retry_budget": quoted("2s")}})
+	b := newVaultBed(t, own, bed.Settings{"vault": {"retry_budget": quoted("2s")}})
+	p := project(t, b, nil)
 	ctx := t.Context()
+	t.Cleanup(func() {
+		// The bed takes its things out of Vault in the end.
+		if err := errors.Join(own.Stop(), own.Start(context.WithoutCancel(ctx))); err != nil {
+			t.Error(err)
+		}
+	})
 
 	if err := own.Seal(ctx); err != nil {
 		t.Fatal(err)
 	}
-	sealed := v.run(t, gitlabsim.JobSpec{Script: []string{"echo started"}})
+	sealed := runOn(t, b, gitlabsim.JobSpec{Project: p, Script: []string{"echo started"}})
 	sealed.systemFailed(t, "vault is sealed")
 	sealed.doesNotLog(t, "starting pod")
 	if err := own.Unseal(ctx); err != nil {
@@ -388,7 +327,7 @@ func TestVaultThatIsAway(t *testing.T) {
 
 	// Away while the script runs, and back before the job ends.
 	script := []string{"echo it has begun", "sleep 20", "echo it has ended"}
-	job := enqueue(t, v.Bed, gitlabsim.JobSpec{IDTokens: v.idTokens(), Script: script, AfterScript: []string{"echo after it"}})
+	job := enqueue(t, b, gitlabsim.JobSpec{Project: p, Script: script, AfterScript: []string{"echo after it"}})
 	if err := job.WaitOutput(ctx, "\nit has begun"); err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +343,7 @@ func TestVaultThatIsAway(t *testing.T) {
 	finish(t, job).succeeded(t, "after it")
 
 	// Away for good: the job has what it needs, and its pod is deleted.
-	job = enqueue(t, v.Bed, gitlabsim.JobSpec{IDTokens: v.idTokens(), Script: []string{"echo it has begun", "sleep 3", "echo it has ended"}})
+	job = enqueue(t, b, gitlabsim.JobSpec{Project: p, Script: []string{"echo it has begun", "sleep 3", "echo it has ended"}})
 	if err := job.WaitOutput(ctx, "\nit has begun"); err != nil {
 		t.Fatal(err)
 	}
@@ -412,6 +351,6 @@ func TestVaultThatIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	finish(t, job).succeeded(t, "it has ended")
-	gone := v.run(t, gitlabsim.JobSpec{Script: []string{"echo started"}})
+	gone := runOn(t, b, gitlabsim.JobSpec{Project: p, Script: []string{"echo started"}})
 	gone.systemFailed(t, "log in to vault with role", "connection refused")
 }
