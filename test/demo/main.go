@@ -39,7 +39,9 @@ var errFailed = errors.New("not all jobs succeeded")
 func run(ctx context.Context, environ []string, out io.Writer) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	b, err := bed.Start(ctx, bed.Options{Root: ".", Environ: environ, Concurrent: 6})
+	options := bed.Options{Root: ".", Environ: environ, Concurrent: 6}
+	bed.Review(&options)
+	b, err := bed.Start(ctx, options)
 	if err != nil {
 		return err
 	}
@@ -71,40 +73,15 @@ func run(ctx context.Context, environ []string, out io.Writer) (err error) {
 // prepare puts the example into a project and plans its pipeline for a merge
 // request.
 func prepare(ctx context.Context, b *bed.Bed) (*gitlabsim.Pipeline, *pipeline.Plan, error) {
-	dir := filepath.Join(b.Root(), "examples", "monorepo")
-	project, err := b.AddProject(ctx, gitlabsim.ProjectSpec{Path: "examples/monorepo"})
+	variables, err := b.ReviewVariables(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := project.CommitDir(ctx, dir); err != nil {
-		return nil, nil, err
-	}
-	if _, err := project.CommitTo(ctx, gitlabsim.CommitSpec{Branch: "feature", Message: "Change the greeting"}); err != nil {
-		return nil, nil, err
-	}
-	mr, err := project.AddMergeRequest(ctx, "Change the greeting", "feature")
+	project, err := b.AddProject(ctx, gitlabsim.ProjectSpec{Path: "examples/monorepo", Variables: variables})
 	if err != nil {
 		return nil, nil, err
 	}
-	pipe, err := b.GitLab.NewPipeline(ctx, gitlabsim.PipelineSpec{Project: project, MergeRequest: mr})
-	if err != nil {
-		return nil, nil, err
-	}
-	file := filepath.Join(dir, ".gitlab-ci.yml")
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, nil, err
-	}
-	config, err := pipeline.Parse(".gitlab-ci.yml", text)
-	if err != nil {
-		return nil, nil, err
-	}
-	facts, err := pipeline.FactsOf(ctx, pipe)
-	if err != nil {
-		return nil, nil, err
-	}
-	plan, err := pipeline.New(config, facts)
-	return pipe, plan, err
+	return pipeline.MergeRequest(ctx, project, b.GitLab, filepath.Join(b.Root(), "examples", "monorepo"))
 }
 
 func widest(plan *pipeline.Plan) int {
