@@ -48,6 +48,8 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 	}
 	argv := pod.AgentCommand(container, s.Settings, "run")
 	var refused refusals
+	attendant := s.attend(ctx, client, name, stage)
+	defer attendant.Stop()
 	follower := podagent.Follower{
 		Connect: func(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
 			err := client.Exec(ctx, name, container, argv, pod.Streams{Stdin: stdin, Stdout: stdout, Stderr: stderr})
@@ -74,8 +76,9 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 	case errors.Is(err, podagent.ErrCancelled):
 		return fmt.Errorf("stage %s was %w", stage, ErrCancelled)
 	case err != nil:
-		return s.explain(ctx, client, name, err)
+		return attendant.Explain(ctx, s.explain(ctx, client, name, err))
 	case record.Code != 0:
+		attendant.Stop()
 		s.reportServices(ctx, client, name)
 		return scriptFailure(record.Code)
 	}
@@ -164,13 +167,15 @@ func (s *Stage) explain(ctx context.Context, client *pod.Client, name string, er
 
 // reportMemory names the usual reason for a program that ended with 137.
 func (s *Stage) reportMemory(container string, record *podagent.ExitRecord) {
-	switch {
-	case record == nil || record.OutOfMemory == 0:
-	case record.OutOfMemory == 1:
-		s.Log.Warnf("the kernel killed 1 process of the %s container: its memory ran out", container)
-	default:
-		s.Log.Warnf("the kernel killed %d processes of the %s container: its memory ran out", record.OutOfMemory, container)
+	if record == nil || record.OutOfMemory == 0 {
+		return
 	}
+	killed := "1 process"
+	if record.OutOfMemory > 1 {
+		killed = fmt.Sprintf("%d processes", record.OutOfMemory)
+	}
+	s.Log.Warnf("the kernel killed %s of the %s container: its memory ran out, limit %s, used at most %s",
+		killed, container, record.MemoryLimit, record.MemoryPeak)
 }
 
 // reportServices tells about services that have ended, since a script that

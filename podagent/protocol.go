@@ -122,6 +122,9 @@ type ExitRecord struct {
 	// OutOfMemory is how many processes of the container the kernel has killed
 	// while the script ran because memory ran out.
 	OutOfMemory int `json:"out_of_memory,omitempty"`
+	// MemoryLimit and MemoryPeak are set if OutOfMemory is.
+	MemoryLimit Bytes `json:"memory_limit,omitempty"`
+	MemoryPeak  Bytes `json:"memory_peak,omitempty"`
 	// Started and Ended are the script's own times.
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended"`

@@ -190,7 +190,9 @@ func (s *Supervisor) script(dir stageDir, log *os.File, terminate <-chan os.Sign
 	}
 	record.OutputBytes = written + n
 	record.Code, record.Signal = exitOf(cmd.ProcessState)
-	record.OutOfMemory = max(killedForMemory()-killedBefore, 0)
+	if record.OutOfMemory = max(killedForMemory()-killedBefore, 0); record.OutOfMemory > 0 {
+		record.MemoryLimit, record.MemoryPeak = memoryUse("/sys/fs/cgroup")
+	}
 	return record, out, nil
 }
 

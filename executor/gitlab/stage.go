@@ -51,3 +51,7 @@ func StageKind(stage string) Kind {
 	}
 	return KindUnknown
 }
+
+// IsJobScript tells whether a stage is the job's own script: before_script and
+// script of its YAML.
+func IsJobScript(stage string) bool { return stage == "build_script" || stage == "step_script" }

@@ -235,6 +235,9 @@ func (c *Client) WhyLost(ctx context.Context, name string) error {
 		lost = Lost(pod)
 	case apierrors.IsNotFound(err):
 		lost = &Failure{Reason: "pod lost", Detail: "the pod " + name + " is not there: it was deleted, or was never started"}
+		if word := c.lastWord(ctx, name); word != "" {
+			lost.Detail = word
+		}
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 		lost = &Failure{Reason: "forbidden", Detail: statusMessage(err), Err: err}
 	}

@@ -56,7 +56,7 @@ func (c *Client) Launch(ctx context.Context, m *Manifest) (pod *corev1.Pod, adop
 }
 
 func adoptable(there, want *corev1.Pod) bool {
-	return there.Labels[LabelAttempt] == want.Labels[LabelAttempt] && there.DeletionTimestamp == nil && Lost(there) == nil
+	return there.Labels[LabelAttempt] == want.Labels[LabelAttempt] && Doomed(there) == nil
 }
 
 // create makes the secrets, then the pod: in this order the kubelet never

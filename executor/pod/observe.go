@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,7 +15,7 @@ func (w *starter) observe(ctx context.Context, p *corev1.Pod) *Failure {
 	if p == nil {
 		return &Failure{Reason: "pod lost", Detail: "the pod was deleted while the job waited for it"}
 	}
-	if f := Lost(p); f != nil {
+	if f := Doomed(p); f != nil {
 		return f
 	}
 	if p.Spec.NodeName != "" && w.phases.Scheduled == 0 {
@@ -106,10 +107,10 @@ func (w *starter) hear(e *corev1.Event) (started bool) {
 			w.phases.Started = time.Since(w.began)
 		}
 		return container == HelperContainer
-	case "FailedScheduling", "Failed", "BackOff":
-		// The pod's own status says this better.
+	case "FailedToRetrieveImagePullSecret":
+		w.sayOnce("a pull secret of the pod is not in its namespace, or cannot be read: %s", e.Message)
 	default:
-		if e.Type == corev1.EventTypeWarning {
+		if e.Type == corev1.EventTypeWarning && !slices.Contains(tellsItself, e.Reason) {
 			w.latest = e.Reason + ": " + e.Message
 			w.sayOnce("warning from the cluster: %s: %s", e.Reason, e.Message)
 		}

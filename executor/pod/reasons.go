@@ -45,7 +45,8 @@ var Reasons = []Reason{
 	{"rejected", FaultSystem, "the API server finds the pod invalid, or its service account does not exist"},
 	{"container not created", FaultSystem, "the node cannot create a container: a secret is missing, say"},
 	{"pod lost", FaultSystem, "the pod was deleted, evicted, preempted, or its node went away"},
-	{"container ended", FaultSystem, "a container of the pod ended while the job still needed it: out of memory, say"},
+	{"out of memory", FaultSystem, "the kernel killed a container that reached its limit, or whose node had no memory left"},
+	{"container ended", FaultSystem, "a container of the pod ended while the job still needed it"},
 	{"job is alive", FaultSystem, "another process of the runner follows a stage of this very job: its pod is not replaced"},
 	{"deadline exceeded", FaultSystem, "the pod outlived the job's timeout by five minutes"},
 }
@@ -184,26 +185,64 @@ func endedHow(t *corev1.ContainerStateTerminated) string {
 	return how
 }
 
-// Lost says why a pod can't run the job any more, or nil if it can.
+// Lost says why a pod can't run the job any more, or nil if it can. A pod that
+// is being deleted still can, as long as its containers run: the cluster grants
+// them a grace period.
 func Lost(pod *corev1.Pod) *Failure {
 	if pod.Status.Reason == "DeadlineExceeded" {
 		return &Failure{Reason: "deadline exceeded", Detail: pod.Status.Message}
 	}
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue && (pod.Status.Phase == corev1.PodFailed || pod.DeletionTimestamp != nil) {
-			return &Failure{Reason: "pod lost", Detail: fmt.Sprintf("%s: %s", c.Reason, c.Message)}
+	// A container that ran out of memory says more than the pod that ended with it.
+	for _, s := range pod.Status.ContainerStatuses {
+		if isOurs(s.Name) && s.State.Terminated != nil && s.State.Terminated.Reason == "OOMKilled" {
+			return outOfMemory(pod, s.Name)
 		}
 	}
 	if pod.Status.Reason != "" && pod.Status.Phase == corev1.PodFailed {
 		return &Failure{Reason: "pod lost", Detail: fmt.Sprintf("%s: %s", pod.Status.Reason, pod.Status.Message)}
 	}
+	ended := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
 	for _, s := range pod.Status.ContainerStatuses {
-		if (s.Name == BuildContainer || s.Name == HelperContainer) && s.State.Terminated != nil {
+		ended = ended || isOurs(s.Name) && s.State.Terminated != nil
+	}
+	if why := disruptionOf(pod); why != "" && ended {
+		return &Failure{Reason: "pod lost", Detail: why}
+	}
+	for _, s := range pod.Status.ContainerStatuses {
+		if isOurs(s.Name) && s.State.Terminated != nil {
 			return endedFailure(s.Name, s.Image, s.State.Terminated)
 		}
 	}
-	if pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
-		return &Failure{Reason: "pod lost", Detail: "the pod has ended"}
+	if ended {
+		return &Failure{Reason: "pod lost", Detail: "the pod has ended" + initEnd(pod)}
 	}
 	return nil
+}
+
+func isOurs(container string) bool {
+	return container == BuildContainer || container == HelperContainer
+}
+
+// initEnd names the init container that kept a pod from starting.
+func initEnd(pod *corev1.Pod) string {
+	for _, s := range pod.Status.InitContainerStatuses {
+		if t := s.State.Terminated; t != nil && t.ExitCode != 0 {
+			return ": init container " + s.Name + " " + endedHow(t)
+		}
+	}
+	return ""
+}
+
+// Doomed says why a pod that has not begun its job never will, or nil.
+func Doomed(pod *corev1.Pod) *Failure {
+	if f := Lost(pod); f != nil {
+		return f
+	}
+	if pod.DeletionTimestamp == nil {
+		return nil
+	}
+	if why := disruptionOf(pod); why != "" {
+		return &Failure{Reason: "pod lost", Detail: why}
+	}
+	return &Failure{Reason: "pod lost", Detail: "the pod is being deleted"}
 }
