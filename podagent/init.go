@@ -30,6 +30,9 @@ type Init struct {
 	Path string
 	// Install is the folder that gets a copy of Program; empty means none.
 	Install string
+	// KeepEnv is the environment that scripts shall get: what an entrypoint has
+	// made of the container's. Empty means the container's own.
+	KeepEnv []string
 	// Idle ends the container when no session has been there for that long.
 	Idle time.Duration
 }
@@ -93,6 +96,11 @@ func (i *Init) announce() error {
 	touch(i.Layout.alive())
 	if err := os.MkdirAll(filepath.Join(i.Layout.State, "stages"), 0o711); err != nil {
 		return fmt.Errorf("make a folder for stages: %w", err)
+	}
+	if len(i.KeepEnv) > 0 {
+		if err := i.Layout.keepEnv(i.KeepEnv); err != nil {
+			return fmt.Errorf("keep the environment: %w", err)
+		}
 	}
 	if i.Install != "" {
 		if err := Install(i.Program, i.Install); err != nil {

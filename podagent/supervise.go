@@ -198,7 +198,7 @@ func (s *Supervisor) script(dir stageDir, log *os.File, terminate <-chan os.Sign
 
 // startShell starts the script with its output going to out.
 func (s *Supervisor) startShell(dir stageDir, out *os.File) (*exec.Cmd, error) {
-	shell, err := findShell(lookup(s.Environ, "PATH"), s.Layout.Shells)
+	shell, err := findShell(lookup(s.Layout.keptEnv(s.Environ), "PATH"), s.Layout.Shells)
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +250,7 @@ func exitOf(state *os.ProcessState) (code int, sig string) {
 // environ adds what was granted, and the folder that may hold a gitlab-runner
 // to the end of PATH.
 func (s *Supervisor) environ() []string {
-	environ := append(slices.Clip(s.Environ), s.Layout.grantedEnv()...)
+	environ := append(slices.Clip(s.Layout.keptEnv(s.Environ)), s.Layout.grantedEnv()...)
 	bin := s.Layout.bin()
 	if _, err := os.Stat(bin); err != nil {
 		return environ

@@ -105,6 +105,7 @@ func (p *program) init(args []string) error {
 	role := f.String("role", podagent.RoleBuild, "")
 	install := f.String("install", "", "")
 	idle := f.Duration("idle", 15*time.Minute, "")
+	keepEnv := f.Bool("keep-env", false, "")
 	if err := parse(f, args, 0); err != nil {
 		return err
 	}
@@ -114,6 +115,9 @@ func (p *program) init(args []string) error {
 	// It sleeps for the whole job: a small heap matters, speed does not.
 	debug.SetGCPercent(20)
 	i := &podagent.Init{Layout: p.layout, Role: *role, Program: p.path, Path: p.getenv("PATH"), Install: *install, Idle: *idle}
+	if *keepEnv {
+		i.KeepEnv = p.environ
+	}
 	return i.Run(context.Background())
 }
 

@@ -343,6 +343,9 @@ func helperContainer(s *settings.Settings) corev1.Container {
 // it. Shells differ in whether they can sleep for less than a second.
 func buildContainer(image string, entrypoint []string, s *settings.Settings) corev1.Container {
 	wait := fmt.Sprintf("until [ -x %s ]; do sleep 0.02 2>/dev/null || sleep 1; done; exec %[1]s init --role build --idle %s", AgentPath, s.Job.IdleTimeout)
+	if len(entrypoint) > 0 {
+		wait += " --keep-env" // of which scripts are to have what the entrypoint has set
+	}
 	return corev1.Container{
 		Name:         BuildContainer,
 		Image:        image,

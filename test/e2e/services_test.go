@@ -21,6 +21,7 @@ const ask = `ask() { exec 3<>/dev/tcp/$1/$2; echo "$3" >&3; head -n 1 <&3; exec 
 func TestTwoServices(t *testing.T) {
 	t.Parallel()
 	run(t, gitlabsim.JobSpec{
+		Variables: []gitlabsim.Variable{variable("CI_DEBUG_SERVICES", "true")},
 		Services: []gitlabsim.Image{
 			service("db,database", variable("PORT", "5432"), variable("DELAY_MS", "1500"), variable("HEALTHCHECK_TCP_PORT", "5432")),
 			service("redis", variable("PORT", "6379"), variable("HEALTHCHECK_TCP_PORT", "6379")),
@@ -31,7 +32,8 @@ func TestTwoServices(t *testing.T) {
 			ask + "ask redis 6379 third",
 			ask + "ask localhost-podlane-service 6379 fourth",
 		},
-	}).succeeded(t, "service db answers on port 5432", "service redis answers on port 6379", "first\n", "second\n", "third\n", "fourth\n")
+	}).succeeded(t, "service db answers on port 5432", "service redis answers on port 6379", "first\n", "second\n", "third\n", "fourth\n",
+		"[service:db] service: starting", "[service:redis] service: starting")
 }
 
 // A service gets the job's public variables and its own, through a secret.
