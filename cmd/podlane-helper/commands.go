@@ -19,8 +19,9 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		{"init", "[--role build|helper] [--install DIR] [--idle DURATION] [--keep-env]", "process 1 of the build and the helper container", `
-Keeps the container alive and reaps what its scripts leave behind. The build
+		{"init", "[--role ROLE] [--install DIR] [--idle TIME] [--keep-env]", "process 1 of the build and the helper container", `
+Keeps the container alive and reaps what its scripts leave behind. The role is
+build (the default) or helper. The build
 container's tells the helper's its user and group; the helper's copies
 podlane-helper into a folder (--install) and makes gitlab-runner resolvable.
 With --keep-env scripts get its own environment, which an entrypoint has made.
