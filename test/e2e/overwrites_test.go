@@ -50,7 +50,7 @@ spec:
 		if o.FailureReason == "runner_system_failure" {
 			o.logs(t, "podlane: error: out of memory: container build was killed when it had used all of its limit of 64Mi")
 		} else {
-			o.logs(t, "warning: out of memory: the kernel killed a process of container build, whose limit is 64 MiB; it used ")
+			o.logs(t, "of the build container: its memory ran out, limit 64 MiB, used at most 6")
 		}
 		if o.State != gitlabsim.Failed {
 			t.Errorf("the job is %s", o.State)
