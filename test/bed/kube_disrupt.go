@@ -2,26 +2,10 @@ package bed
 
 import (
 	"context"
-	"encoding/json"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
-
-// Evict asks the API server to evict a pod, as kubectl drain does. The grace
-// period is in seconds.
-func (k *Kube) Evict(ctx context.Context, pod string, grace int64) error {
-	body, err := json.Marshal(map[string]any{
-		"apiVersion": "policy/v1", "kind": "Eviction",
-		"metadata":      map[string]string{"name": pod, "namespace": k.namespace},
-		"deleteOptions": map[string]int64{"gracePeriodSeconds": grace},
-	})
-	if err != nil {
-		return err
-	}
-	return k.rest.Post().Namespace(k.namespace).Resource("pods").Name(pod).SubResource("eviction").
-		SetHeader("Content-Type", "application/json").Body(body).Do(ctx).Error()
-}
 
 // DeleteDisruptionBudget deletes a PodDisruptionBudget.
 func (k *Kube) DeleteDisruptionBudget(ctx context.Context, name string) error {

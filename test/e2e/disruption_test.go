@@ -14,7 +14,7 @@ func TestEviction(t *testing.T) {
 	t.Parallel()
 	needsStack(t)
 	settings := asAdmin("podlane-ci", nil)
-	settings["pod"] = map[string]string{"disruption_budget": "true"}
+	settings["pod"] = map[string]string{"disruption_budget": "true", "termination_grace_period": quoted("2m")}
 	b := newBed(t, settings)
 	job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{
 		// podlane-helper leaves a sign when the kubelet asks the container to end.
@@ -32,13 +32,13 @@ func TestEviction(t *testing.T) {
 		t.Fatalf("%d pods, %v", len(pods), err)
 	}
 	name := pods[0].Name
-	if err := shared.Kube.Evict(t.Context(), name, 120); !apierrors.IsTooManyRequests(err) {
+	if err := shared.Kube.Evict(t.Context(), name); !apierrors.IsTooManyRequests(err) {
 		t.Errorf("evicting a pod with a budget: %v, want too many requests", err)
 	}
 	if err := shared.Kube.DeleteDisruptionBudget(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
-	if err := shared.Kube.Evict(t.Context(), name, 120); err != nil {
+	if err := shared.Kube.Evict(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
 	wait("\nthe pod is being ended: evicted: its node is being drained")
