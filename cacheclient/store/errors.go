@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
@@ -179,26 +180,42 @@ func clocks(response *awshttp.ResponseError) string {
 	return "check both"
 }
 
-// explainSilence is for calls that got no answer.
-func (s *Store) explainSilence(ctx context.Context, e *Error, err error) {
-	e.Kind, e.cause = ErrUnavailable, plain(err)
+// retryable keeps the SDK from trying again what a setting is to blame for.
+func retryable(err error) aws.Ternary {
+	if wrongTLS(err) != "" {
+		return aws.FalseTernary
+	}
+	return aws.UnknownTernary
+}
+
+// wrongTLS returns what to do about a TLS connection that was not made, or "".
+func wrongTLS(err error) string {
 	var (
 		authority x509.UnknownAuthorityError
 		hostname  x509.HostnameError
-		invalid   x509.CertificateInvalidError
 		verify    *tls.CertificateVerificationError
 		record    tls.RecordHeaderError
-		dns       *net.DNSError
 	)
 	switch {
 	case errors.As(err, &authority):
-		e.Kind, e.Hint = ErrConfig, "the server's certificate is signed by an authority that is not known here: set cache.ca_file"
+		return "the server's certificate is signed by an authority that is not known here: set cache.ca_file"
 	case errors.As(err, &hostname):
-		e.Kind, e.Hint = ErrConfig, "the server's certificate is for another name: check cache.endpoint and cache.path_style"
-	case errors.As(err, &invalid), errors.As(err, &verify):
-		e.Kind = ErrConfig
-	case errors.As(err, &record), strings.Contains(e.cause, "server gave HTTP response to HTTPS client"):
-		e.Kind, e.Hint = ErrConfig, "the server speaks http, not https: check cache.endpoint"
+		return "the server's certificate is for another name: check cache.endpoint and cache.path_style"
+	case errors.As(err, &verify):
+		return "check the server's certificate and this machine's clock"
+	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return "the server speaks http, not https: check cache.endpoint"
+	}
+	return ""
+}
+
+// explainSilence is for calls that got no answer.
+func (s *Store) explainSilence(ctx context.Context, e *Error, err error) {
+	e.Kind, e.cause = ErrUnavailable, plain(err)
+	var dns *net.DNSError
+	switch hint := wrongTLS(err); {
+	case hint != "":
+		e.Kind, e.Hint = ErrConfig, hint
 	case errors.As(err, &dns) && dns.IsNotFound:
 		e.Kind, e.Hint = ErrConfig, "there is no such host: check cache.endpoint, cache.region and cache.path_style"
 	case fromCredentials(err):

@@ -77,7 +77,9 @@ func (s *Store) askAgain(ctx context.Context, name string, head *Error) error {
 // means anything. It ends after the first error.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
-		pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.config.Bucket, Prefix: &prefix})
+		pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.config.Bucket, Prefix: &prefix}, func(o *s3.ListObjectsV2PaginatorOptions) {
+			o.Limit = int32(s.config.PageSize)
+		})
 		for pages.HasMorePages() {
 			page, err := s.page(ctx, pages, prefix)
 			if err != nil {

@@ -43,6 +43,9 @@ type Config struct {
 	Timeout time.Duration
 	// Attempts is how often a request is sent at most: 5.
 	Attempts int
+	// PageSize is how many names one answer to a list may hold; 0 means as many
+	// as the server sends, 1,000.
+	PageSize int
 	// UserAgent is appended to the SDK's.
 	UserAgent string
 }
@@ -141,6 +144,7 @@ func Open(ctx context.Context, c Config, source Source) (*Store, error) {
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
 		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts, o.MaxBackoff = c.Attempts, maxBackoff
+			o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(retryable)}, o.Retryables...)
 		}),
 	})
 	s.presign = s3.NewPresignClient(s.client)

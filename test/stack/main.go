@@ -109,6 +109,7 @@ func commands(m *stack.Manager) *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.AddCommand(
+		program(m),
 		&cobra.Command{
 			Use: "up", Short: "Start the stack, or complete and update it", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return m.Up(cmd.Context()) },
