@@ -15,6 +15,7 @@ build: ## bin/podlane with its four names, bin/podlane-helper
 	for stage in config prepare run cleanup; do ln -sf podlane bin/podlane-$$stage; done
 
 test: unit up ## everything: unit tests, then end to end on the test bed (sets itself up)
+	$(STACK) program versitygw >/dev/null
 	$(GO) test -count=1 -parallel 8 -timeout 30m ./test/e2e/...
 
 unit: ## tests that need nothing but Go

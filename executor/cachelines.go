@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"podlane/cacheclient/key"
+	"podlane/internal/joblog"
 	"podlane/podagent"
 )
 
@@ -21,21 +22,7 @@ func shown(k string) string {
 }
 
 // sizeOf writes bytes as people do.
-func sizeOf(n int64) string {
-	const units = "kMGT"
-	if n < 1000 {
-		return strconv.FormatInt(n, 10) + " B"
-	}
-	value, unit := float64(n), -1
-	for value >= 999.5 && unit < len(units)-1 {
-		value /= 1000
-		unit++
-	}
-	if value < 9.95 {
-		return fmt.Sprintf("%.1f %cB", value, units[unit])
-	}
-	return fmt.Sprintf("%.0f %cB", value, units[unit])
-}
+func sizeOf(n int64) string { return joblog.Size(n) }
 
 // files writes a number of them, with commas.
 func files(n int) string {

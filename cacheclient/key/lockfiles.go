@@ -74,6 +74,9 @@ func MarksOf(files []Lockfile) Marks {
 	return marks
 }
 
+// Paths returns the lockfiles' paths, sorted.
+func (m Marks) Paths() []string { return slices.Sorted(maps.Keys(m)) }
+
 // Changes says, one phrase a file and sorted by path, what differs between the
 // lockfiles of an earlier entry and those of now: "go.sum changed", "a/go.sum
 // is new", "b/go.sum is gone". It is what a miss can be explained with.

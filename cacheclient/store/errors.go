@@ -34,6 +34,8 @@ var (
 	ErrExists = errors.New("written by somebody else")
 	// ErrUnsupported means that this S3 server can't do that.
 	ErrUnsupported = errors.New("not supported by the S3 server")
+	// ErrRefused is any other answer that says no.
+	ErrRefused = errors.New("refused by the S3 server")
 	// ErrUnavailable means that the server can't be reached or did not recover
 	// within all attempts.
 	ErrUnavailable = errors.New("the S3 server is not available")
@@ -123,7 +125,7 @@ func (s *Store) explainCode(e *Error, response *awshttp.ResponseError) {
 	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired":
 		e.Kind, e.Hint = ErrCredentials, "they have expired"
 		return
-	case "InvalidAccessKeyId", "InvalidToken", "InvalidClientTokenId":
+	case "InvalidAccessKeyId", "InvalidToken", "InvalidClientTokenId", "XAdminUserNotFound": // the last with 404: versitygw
 		e.Kind, e.Hint = ErrCredentials, "the server does not know the access key: are they for "+s.where()+"?"
 		return
 	case "SignatureDoesNotMatch":
@@ -146,7 +148,7 @@ func (s *Store) explainCode(e *Error, response *awshttp.ResponseError) {
 		e.Kind = ErrDenied
 	case e.Status == http.StatusUnauthorized:
 		e.Kind = ErrCredentials
-	case e.Status == http.StatusNotFound:
+	case e.Status == http.StatusNotFound && e.Code == "":
 		e.Kind = ErrNotFound
 	case e.Status == http.StatusPreconditionFailed || e.Status == http.StatusConflict:
 		e.Kind = ErrExists
@@ -155,7 +157,9 @@ func (s *Store) explainCode(e *Error, response *awshttp.ResponseError) {
 	case e.Status >= 500 || e.Status == http.StatusTooManyRequests:
 		e.Kind = ErrUnavailable
 	default:
-		e.Kind = ErrUnsupported
+		// Among them a 404 with a code that is not about objects: to take that
+		// for a miss would hide what is wrong.
+		e.Kind = ErrRefused
 	}
 }
 

@@ -55,3 +55,8 @@ func (s *Store) sign(ctx context.Context, op, object string, life time.Duration,
 	}
 	return Signed{Request: transfer.Request{URL: redact.New(request.URL), Header: request.SignedHeader}, Expires: expires}, nil
 }
+
+// Transfer is how to reach the server with signed requests from here.
+func (s *Store) Transfer() transfer.Config {
+	return transfer.Config{CAs: s.transport.TLSClientConfig.RootCAs, Proxy: s.transport.Proxy, UserAgent: s.config.UserAgent}
+}

@@ -108,7 +108,7 @@ func (a *app) command() *cobra.Command {
 		Run:   func(*cobra.Command, []string) { fmt.Fprintln(a.stdout, version.String()) },
 	})
 	root.AddCommand(a.operatorCommands()...)
-	root.AddCommand(a.captureCommand(), a.replayCommand())
+	root.AddCommand(a.captureCommand(), a.replayCommand(), a.cacheCommand())
 	return root
 }
 

@@ -14,9 +14,7 @@ import (
 // show writes rows for people, as a table, or for programs, as a JSON array.
 func show[T any](w io.Writer, asJSON bool, rows []T, columns []string, cells func(T) []string) error {
 	if asJSON {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(append([]T{}, rows...))
+		return showJSON(w, append([]T{}, rows...))
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, strings.Join(columns, "\t"))
@@ -31,6 +29,12 @@ func show[T any](w io.Writer, asJSON bool, rows []T, columns []string, cells fun
 		fmt.Fprintln(table, strings.Join(texts, "\t"))
 	}
 	return table.Flush()
+}
+
+func showJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }
 
 // age writes how old something is, in one or two units.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -184,7 +185,7 @@ func startGateway(stack stackenv.Stack) error {
 	if err := awaitAnswer(gateway.Address, ended); err != nil {
 		stopped := gateway.stop()
 		gateway.stop = nil
-		return fmt.Errorf("versitygw: %w: %s %v", err, output.String(), stopped)
+		return errors.Join(fmt.Errorf("versitygw: %w: %s", err, output.String()), stopped)
 	}
 	return nil
 }
@@ -215,7 +216,7 @@ func awaitAnswer(address string, ended <-chan struct{}) error {
 		}
 		select {
 		case <-ended:
-			return fmt.Errorf("it has ended")
+			return errors.New("it has ended")
 		case <-deadline:
 			return fmt.Errorf("no answer within %v: %w", startLimit, err)
 		case <-time.After(100 * time.Millisecond):
