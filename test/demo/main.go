@@ -51,8 +51,32 @@ func run(ctx context.Context, environ []string, out io.Writer) (err error) {
 		return err
 	}
 	fmt.Fprintf(out, "GitLab is at %s; the pipeline of %s has %d jobs\n\n", b.GitLab.URL(), pipe.Project.Path, len(plan.Jobs))
+	first, err := follow(ctx, b, pipe, plan, &printer{out: out, width: widest(plan)})
+	if err != nil {
+		return err
+	}
+	if err := summarise(out, first, nil); err != nil {
+		return err
+	}
 
-	printer := &printer{out: out, width: widest(plan)}
+	// The same once more: what is cached need not be made again.
+	fmt.Fprintf(out, "\nthe same pipeline again; of the logs, what they say about caches:\n\n")
+	again, err := b.GitLab.NewPipeline(ctx, pipe.PipelineSpec)
+	if err != nil {
+		return err
+	}
+	second, err := follow(ctx, b, again, plan, &printer{out: out, width: widest(plan), only: aboutCaches})
+	if err != nil {
+		return err
+	}
+	return summarise(out, second, &first)
+}
+
+// aboutCaches picks the lines of a log that tell what became of a cache.
+func aboutCaches(text string) bool { return strings.HasPrefix(text, "cache ") }
+
+// follow runs a pipeline and prints the logs of its jobs as they come.
+func follow(ctx context.Context, b *bed.Bed, pipe *gitlabsim.Pipeline, plan *pipeline.Plan, printer *printer) (pipeline.Report, error) {
 	var logs sync.WaitGroup
 	report, err := pipeline.Run(ctx, b.GitLab, pipe, plan, pipeline.Options{
 		Enqueued: func(job *gitlabsim.Job, planned pipeline.PlannedJob) {
@@ -64,10 +88,7 @@ func run(ctx context.Context, environ []string, out io.Writer) (err error) {
 		},
 	})
 	logs.Wait()
-	if err != nil {
-		return err
-	}
-	return summarise(out, report)
+	return report, err
 }
 
 // prepare puts the example into a project and plans its pipeline for a merge
@@ -92,12 +113,17 @@ func widest(plan *pipeline.Plan) int {
 	return width
 }
 
-// summarise prints the table and the last line.
-func summarise(out io.Writer, report pipeline.Report) error {
+// summarise prints the table, beside the run before if there was one, and the
+// last line.
+func summarise(out io.Writer, report pipeline.Report, before *pipeline.Report) error {
 	ran, succeeded := 0, 0
 	fmt.Fprintln(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "JOB\tPOD\tWAITED\tRAN\tRESULT")
+	heading := "JOB\tPOD\tWAITED\tRAN\tRESULT"
+	if before != nil {
+		heading += "\tRAN BEFORE"
+	}
+	fmt.Fprintln(w, heading)
 	for _, row := range report.Rows {
 		if row.Job == nil {
 			fmt.Fprintf(w, "%s\t\t\t\t%s\n", row.Name, row.State)
@@ -107,7 +133,11 @@ func summarise(out io.Writer, report pipeline.Report) error {
 		if row.State == string(gitlabsim.Success) {
 			succeeded++
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.1fs\t%.1fs\t%s\n", row.Name, podOf(row.Job), row.Waited().Seconds(), row.Ran().Seconds(), row.State)
+		fmt.Fprintf(w, "%s\t%s\t%.1fs\t%.1fs\t%s", row.Name, podOf(row.Job), row.Waited().Seconds(), row.Ran().Seconds(), row.State)
+		if before != nil {
+			fmt.Fprintf(w, "\t%.1fs", before.Row(row.Name).Ran().Seconds())
+		}
+		fmt.Fprintln(w)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -13,9 +13,14 @@ type printer struct {
 	mu    sync.Mutex
 	out   io.Writer
 	width int
+	// only picks lines; nil means all.
+	only func(text string) bool
 }
 
 func (p *printer) line(job, text string) {
+	if p.only != nil && !p.only(text) {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fmt.Fprintf(p.out, "%-*s | %s\n", p.width, job, text)

@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"podlane/cacheclient/key"
 	"podlane/test/bed"
 	"podlane/test/faultproxy"
 	"podlane/test/gitlabsim"
@@ -152,9 +153,42 @@ func TestCacheSaveFaults(t *testing.T) {
 	if busy.Hits() != 3 || torn.Hits() != 2 {
 		t.Errorf("%d and %d requests failed, want 3 and 2: the test proves nothing", busy.Hits(), torn.Hits())
 	}
-	uploads, err := s3Root(t).ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: aws.String(stackenv.S3Bucket), Prefix: aws.String(prefix)})
+	nothingOf(t, b, p, prefix, "refused")
+}
+
+// A job that is cancelled while it saves leaves nothing in the bucket.
+func TestCacheSaveThatIsCancelled(t *testing.T) {
+	t.Parallel()
+	proxy := s3Proxy(t)
+	prefix := "t" + randomHex()
+	b := cacheBed(t, bed.Settings{"cache": {"endpoint": quoted(proxy.URL()), "prefix": quoted(prefix)}})
+	p := project(t, b, nil)
+	list, fill := caches("c")
+	stuck := proxy.Add(faultproxy.Fault{Match: about("c", http.MethodPut), Stall: true})
+	job := enqueue(t, b, gitlabsim.JobSpec{Project: p, Script: []string{fill}, Cache: list})
+	hit(t, stuck)
+	job.ForceCancel()
+	if o := finish(t, job); o.State != gitlabsim.Canceled {
+		t.Errorf("the job is %s", o.State)
+	}
+	nothingOf(t, b, p, prefix, "c")
+}
+
+// nothingOf checks that a key has neither an object nor an upload under way.
+func nothingOf(t *testing.T, b *bed.Bed, p *gitlabsim.Project, prefix, name string) {
+	t.Helper()
+	space, err := key.NewSpace(prefix, key.Instance(b.GitLab.InstanceID()), p.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, object := s3Root(t), aws.String(space.Object(key.Protected, name))
+	// MinIO lists the uploads of one object only.
+	uploads, err := client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: aws.String(stackenv.S3Bucket), Prefix: object})
 	if err != nil || len(uploads.Uploads) > 0 {
 		t.Errorf("uploads that nobody ended: %v, %v", uploads, err)
+	}
+	if _, err := client.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String(stackenv.S3Bucket), Key: object}); err == nil {
+		t.Errorf("there is an object of %s", name)
 	}
 }
 
