@@ -89,7 +89,7 @@ func TestUnschedulable(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, bed.Settings{"resources.build": {"cpu_request": `"500"`}, "job": {"start_timeout": `"3s"`}})
 	o := runOn(t, b, gitlabsim.JobSpec{Script: []string{"true"}})
-	o.systemFailed(t, "waiting for a node: 0/", "Insufficient cpu", "podlane: error: not started in time: gave up after 3s: no node for the pod")
+	o.systemFailed(t, "waiting for a node: 0/", "Insufficient cpu", "podlane: error: not started in time: gave up after", ": no node for the pod")
 	// A reason is told once in each of the runner's three attempts.
 	if n := strings.Count(o.trace, "waiting for a node"); n != 3 {
 		t.Errorf("the reason is told %d times", n)

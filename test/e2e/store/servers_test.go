@@ -180,7 +180,7 @@ func startGateway(stack stackenv.Stack) error {
 	gateway.stop = func() error {
 		_ = cmd.Process.Kill()
 		<-ended
-		return os.RemoveAll(dir)
+		return errors.Join(port.Release(), os.RemoveAll(dir))
 	}
 	if err := awaitAnswer(gateway.Address, ended); err != nil {
 		stopped := gateway.stop()
