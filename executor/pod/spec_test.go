@@ -299,14 +299,16 @@ func TestLost(t *testing.T) {
 		{"a service ended", corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{ended("svc-0", "Error", 1)}}, ""},
 		{"oom", corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{ended("build", "OOMKilled", 137)}}, "out of memory: container build was killed; it has no limit, so its node ran out of memory"},
 		{
-			"out of disk", corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: `Container build exceeded its local ephemeral storage limit "1Gi". `},
+			"out of disk",
+			corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: `Container build exceeded its local ephemeral storage limit "1Gi". `},
 			`pod lost: Evicted: Container build exceeded its local ephemeral storage limit "1Gi". `,
 		},
 		{"spot instance", corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Terminated", Message: "Pod was terminated in response to imminent node shutdown."}, "pod lost: Terminated: Pod was terminated in response to imminent node shutdown."},
 		{"preempted", disrupted("PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod", ended("build", "Error", 143)), "pod lost: preempted by a pod of higher priority (default-scheduler: preempting to accommodate a higher priority pod)"},
 		{"node pressure", disrupted("TerminationByKubelet", "The node was low on resource: memory.", ended("build", "Error", 137)), "pod lost: ended by its node, which runs out of a resource or shuts down (The node was low on resource: memory.)"},
 		{
-			"init container", corev1.PodStatus{Phase: corev1.PodFailed, InitContainerStatuses: []corev1.ContainerStatus{ended("agent", "Error", 1)}},
+			"init container",
+			corev1.PodStatus{Phase: corev1.PodFailed, InitContainerStatuses: []corev1.ContainerStatus{ended("agent", "Error", 1)}},
 			"pod lost: the pod has ended: init container agent ended with exit code 1",
 		},
 		{"evicted", corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "low on memory"}, "pod lost: Evicted: low on memory"},
