@@ -58,9 +58,13 @@ func (a *Attendant) watch(ctx context.Context) {
 		old[string(e.UID)] = true
 	}
 	pods, events := make(chan *corev1.Pod), make(chan *corev1.Event)
-	a.work.Go(func() { a.client.watchPod(ctx, pod, pods) })
+	// A watch that breaks and is taken up again is nothing to tell: the script's
+	// own stream does that where it matters.
+	quiet := *a.client
+	quiet.log = nil
+	a.work.Go(func() { quiet.watchPod(ctx, pod, pods) })
 	if err == nil {
-		a.work.Go(func() { a.client.watchEvents(ctx, pod, events) })
+		a.work.Go(func() { quiet.watchEvents(ctx, pod, events) })
 	}
 	for {
 		select {

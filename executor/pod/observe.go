@@ -43,7 +43,7 @@ func (w *starter) observeContainer(ctx context.Context, p *corev1.Pod, s corev1.
 	image := imageOf(p, s.Name)
 	switch {
 	case s.State.Waiting != nil:
-		if f := waitingFailure(s.Name, image, s.State.Waiting); f != nil {
+		if f := waitingFailure(s.Name, image, s.State.Waiting); f != nil && !w.mayLackSecret(p, s.State.Waiting, f) {
 			f.Container = s.Name
 			return f
 		}
@@ -64,6 +64,20 @@ func (w *starter) observeContainer(ctx context.Context, p *corev1.Pod, s corev1.
 		return w.serviceEnded(ctx, s, image)
 	}
 	return nil
+}
+
+// secondPull is when a failed pull is the kubelet's second: its back-off is 10 s.
+const secondPull = 8 * time.Second
+
+// mayLackSecret tells whether a registry's refusal may be the kubelet's fault: on
+// a busy node it pulls without a secret that it has not seen yet. Its second try
+// has the secret; the back-off before that still tells of the first.
+func (w *starter) mayLackSecret(p *corev1.Pod, waiting *corev1.ContainerStateWaiting, f *Failure) bool {
+	if f.Reason != "image pull denied" || len(p.Spec.ImagePullSecrets) == 0 {
+		return false
+	}
+	second := !w.pullFails.IsZero() && time.Since(w.pullFails) > secondPull
+	return !second || waiting.Reason != "ErrImagePull"
 }
 
 // serviceEnded reports a service that ended before the job began. It is a
