@@ -73,6 +73,7 @@ type Bed struct {
 	place   place
 
 	leaveVault func() error
+	gate       *gate
 
 	stop   context.CancelFunc
 	runner sync.WaitGroup
@@ -98,7 +99,10 @@ func Start(ctx context.Context, o Options) (b *Bed, err error) {
 	if err := b.checkCluster(ctx); err != nil {
 		return b, err
 	}
-	if b.Dir, err = os.MkdirTemp("", "podlane-bed-"); err != nil {
+	if b.Dir, err = os.MkdirTemp("", dirPrefix); err != nil {
+		return b, err
+	}
+	if b.gate, err = openGate(ctx, at.address); err != nil {
 		return b, err
 	}
 	if b.GitLab, err = gitlabsim.Start(ctx, gitlabsim.Options{Addr: net.JoinHostPort(at.address, "0"), UpdateInterval: time.Second}); err != nil {
@@ -132,11 +136,12 @@ func (b *Bed) openCredentials(ctx context.Context, o Options) (err error) {
 	return nil
 }
 
-// name tells the bed from all others of the stack that run.
-func (b *Bed) name() string {
-	_, port, _ := net.SplitHostPort(strings.TrimPrefix(b.GitLab.URL(), "http://"))
-	return port
-}
+// dirPrefix is what the folders of all beds begin with.
+const dirPrefix = "podlane-bed-"
+
+// name tells the bed from all others of the stack, also from those that have
+// just ended: unlike a port, no folder's random name comes again.
+func (b *Bed) name() string { return strings.TrimPrefix(filepath.Base(b.Dir), dirPrefix) }
 
 // IDTokens are what a job declares so that podlane can log in to Vault; nil
 // where there is none.
@@ -241,6 +246,9 @@ func (b *Bed) Close() error {
 	}
 	if b.GitLab != nil {
 		err = errors.Join(err, b.GitLab.Close())
+	}
+	if b.gate != nil {
+		err = errors.Join(err, b.gate.close())
 	}
 	if b.Dir != "" {
 		err = errors.Join(err, os.RemoveAll(b.Dir))
