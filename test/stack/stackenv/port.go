@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 )
 
@@ -17,6 +18,10 @@ type Port struct {
 	Address string
 	lock    *os.File
 }
+
+// held are the locks of ports that have not been released: a file that nobody
+// refers to is closed, and with it its lock, whoever still uses the address.
+var held sync.Map
 
 // SparePort takes one of the stack's ports that no part of it has. It is the
 // caller's until Release, or until the process ends.
@@ -29,6 +34,7 @@ func (s Stack) SparePort() (Port, error) {
 		}
 		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
+			held.Store(lock, true)
 			return Port{Address: net.JoinHostPort(s.BridgeIP, strconv.Itoa(port)), lock: lock}, nil
 		}
 		lock.Close()
@@ -44,5 +50,6 @@ func (p Port) Release() error {
 	if p.lock == nil {
 		return nil
 	}
+	held.Delete(p.lock)
 	return p.lock.Close()
 }

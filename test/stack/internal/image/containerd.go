@@ -23,6 +23,10 @@ func (c Containerd) Import(ctx context.Context, images []Image) ([]string, error
 	if err != nil || len(missing) == 0 {
 		return nil, err
 	}
+	// What is listed below must not be collected before it is used.
+	if err := c.collect(ctx); err != nil {
+		return nil, err
+	}
 	blobs, err := c.ctr(ctx, nil, "content", "ls", "--quiet")
 	if err != nil {
 		return nil, err
@@ -51,6 +55,18 @@ func (c Containerd) Import(ctx context.Context, images []Image) ([]string, error
 		names[at] = img.name
 	}
 	return names, nil
+}
+
+// collect makes containerd remove what nothing refers to any more, which it does
+// not do by itself: see containerd.toml. To wait for that is an option of the
+// end of a lease.
+func (c Containerd) collect(ctx context.Context) error {
+	out, err := c.ctr(ctx, nil, "leases", "create")
+	if err != nil {
+		return err
+	}
+	_, err = c.ctr(ctx, nil, "leases", "delete", "--sync", string(bytes.TrimSpace(out)))
+	return err
 }
 
 // missing are the images that containerd has not, or not as they are now.

@@ -77,6 +77,9 @@ func (m *Manager) up(ctx context.Context, fresh bool) error {
 	if err := host.EnsureCgroup(cgroup(m.Stack)); err != nil {
 		return err
 	}
+	if err := host.RaiseInotify(); err != nil {
+		m.say("%v", err) // one stack works without
+	}
 	list := parts(m.Stack, programs)
 	// These boot while the images are being made.
 	if err := m.ensure(ctx, list, partEtcd, partAPIServer, partContainerd, partRegistry, partVault, partS3, partSTS); err != nil {
