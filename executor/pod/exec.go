@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/remotecommand"
@@ -24,6 +25,8 @@ type Streams struct {
 //
 // The end of the stream says nothing about what the program has done: a caller
 // who must know asks the program to write it down.
+//
+// Nothing is written to the streams once Exec has returned.
 func (c *Client) Exec(ctx context.Context, pod, container string, argv []string, streams Streams) error {
 	executor, err := c.executor(pod, &corev1.PodExecOptions{
 		Container: container,
@@ -35,7 +38,44 @@ func (c *Client) Exec(ctx context.Context, pod, container string, argv []string,
 	if err != nil {
 		return err
 	}
-	return exitError(executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: streams.Stdin, Stdout: streams.Stdout, Stderr: streams.Stderr}))
+	options := remotecommand.StreamOptions{Stdin: streams.Stdin}
+	if streams.Stdout != nil {
+		stdout := &open{w: streams.Stdout}
+		defer stdout.close()
+		options.Stdout = stdout
+	}
+	if streams.Stderr != nil {
+		stderr := &open{w: streams.Stderr}
+		defer stderr.close()
+		options.Stderr = stderr
+	}
+	return exitError(executor.StreamWithContext(ctx, options))
+}
+
+// open passes on what is written until it is closed. client-go returns as soon
+// as a context ends and leaves behind the goroutines that copy
+// (tools/remotecommand/websocket.go, StreamWithContext): a write under way
+// would go on beside the next exec's, and its bytes would come twice.
+type open struct {
+	mu sync.Mutex
+	w  io.Writer // nil once closed
+}
+
+// Write implements io.Writer.
+func (o *open) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.w == nil {
+		return 0, io.ErrClosedPipe
+	}
+	return o.w.Write(p)
+}
+
+// close waits for a write under way: whoever reads decides how long it takes.
+func (o *open) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.w = nil
 }
 
 // executor is one exec, not begun.

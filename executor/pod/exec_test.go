@@ -2,6 +2,7 @@ package pod
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -165,6 +167,59 @@ func TestExecChoosesTheProtocol(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// When a context ends in the middle of a write, Exec waits for that write: the
+// next exec begins where this one has ended.
+func TestExecWaitsForAWriteUnderWay(t *testing.T) {
+	for _, refuse := range []bool{false, true} {
+		server := httptest.NewServer(&execServer{refuseWebSocket: refuse})
+		defer server.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		stdout := &slowWriter{begun: make(chan struct{}), proceed: make(chan struct{})}
+		ended := make(chan error)
+		go func() {
+			ended <- clientOf(t, server.URL).Exec(ctx, "p", BuildContainer, []string{"upper", "0"},
+				Streams{Stdin: strings.NewReader(strings.Repeat("some text ", 20000)), Stdout: stdout, Stderr: io.Discard})
+		}()
+		<-stdout.begun
+		cancel()
+		select {
+		case err := <-ended:
+			t.Fatalf("Exec has returned %v while a write was under way", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		close(stdout.proceed)
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("ended with %v", err)
+		}
+	}
+}
+
+// slowWriter's first write waits until it may proceed.
+type slowWriter struct {
+	first          sync.Once
+	begun, proceed chan struct{}
+}
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	w.first.Do(func() {
+		close(w.begun)
+		<-w.proceed
+	})
+	return len(p), nil
+}
+
+func TestClosedOutputTakesNothing(t *testing.T) {
+	var b bytes.Buffer
+	o := &open{w: &b}
+	if _, err := o.Write([]byte("in time")); err != nil {
+		t.Error(err)
+	}
+	o.close()
+	if _, err := o.Write([]byte(" and late")); err == nil || b.String() != "in time" {
+		t.Errorf("got %q and %v", b.String(), err)
 	}
 }
 
