@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,7 +105,7 @@ func (c *credentials) session(authRole string) *vaultauth.Session {
 // use fills a role's placeholders and opens its session.
 func (c *credentials) use(role settings.VaultRole) (settings.VaultRole, *vaultauth.Session, error) {
 	facts := c.facts.Placeholders()
-	for _, field := range []*string{&role.AuthRole, &role.Mount, &role.Role} {
+	for _, field := range []*string{&role.AuthRole, &role.Mount, &role.Role, &role.Namespace} {
 		value, err := settings.Fill(*field, facts)
 		if err != nil {
 			return role, nil, err
@@ -114,15 +115,15 @@ func (c *credentials) use(role settings.VaultRole) (settings.VaultRole, *vaultau
 	return role, c.session(role.AuthRole), nil
 }
 
-// kubeTokens is podlane's own access to the cluster.
-func (c *credentials) kubeTokens(warnf func(string, ...any)) *kubeTokens {
+// kubeTokens is podlane's own access to the cluster, for a job in a namespace.
+func (c *credentials) kubeTokens(namespace string, warnf func(string, ...any)) *kubeTokens {
 	return newKubeTokens(func(ctx context.Context, anew bool) (vaultauth.KubeToken, error) {
 		role, session, err := c.use(c.settings.Vault.Kubernetes)
 		if err != nil {
 			return vaultauth.KubeToken{}, err
 		}
 		return session.KubeToken(ctx, vaultauth.KubeRequest{
-			Mount: role.Mount, Role: role.Role, Namespace: c.settings.Kubernetes.Namespace, TTL: role.TTL.D(), Renew: anew,
+			Mount: role.Mount, Role: role.Role, Namespace: cmp.Or(role.Namespace, namespace), TTL: role.TTL.D(), Renew: anew,
 		})
 	}, warnf)
 }
@@ -228,7 +229,8 @@ func deniedClaim(err error) error {
 	return err
 }
 
-// denied makes every refusal a build failure.
+// denied makes every refusal a build failure: this job is not to have the grant
+// that it asks for.
 func denied(err error) error {
 	if vaultauth.KindOf(err) == vaultauth.Denied {
 		return jobError(err)

@@ -22,7 +22,7 @@ type Kind int
 const (
 	// Unknown is everything that is not understood: an operator's business.
 	Unknown Kind = iota
-	// Denied is a no that repeating does not change: a claim that a role does not
+	// Denied is a no to this job: a claim of its id_token that a role does not
 	// accept, or a policy that does not allow what was asked for.
 	Denied
 	// Expired means that the tokens at hand have ended.
@@ -30,7 +30,8 @@ const (
 	// Unavailable means that Vault can't be reached, is sealed, a standby, or
 	// overloaded, and was so for the whole retry budget.
 	Unavailable
-	// Misconfigured is a role, mount, address or certificate that does not fit.
+	// Misconfigured is a role, mount, address, key, clock or certificate that does
+	// not fit: an operator's business.
 	Misconfigured
 )
 
@@ -47,7 +48,7 @@ type Error struct {
 	Status int
 	// Detail is the reason in Vault's words, or the network's.
 	Detail string
-	// Claim is the claim of the id_token that Vault did not accept, if it was one.
+	// Claim is the claim of the id_token that Vault's words are about, if any.
 	Claim string
 	// Hint is what can be done about it; may be empty.
 	Hint string
@@ -90,7 +91,6 @@ func refusal(status int, words []string, raw bool) *Error {
 		e.Detail = fmt.Sprintf("answered with a redirect (status %d)", status)
 		e.Hint = "set vault.address to the address that is redirected to: redirects are not followed with a token in hand"
 	case status == http.StatusBadRequest:
-		e.Kind = Denied
 		for _, known := range refusals {
 			if m := known.words.FindStringSubmatch(e.Detail); m != nil {
 				e.Kind, e.Hint, e.Claim = known.kind, known.hint, known.claim
@@ -136,15 +136,17 @@ var refusals = []struct {
 	hint  string
 }{
 	{regexp.MustCompile(`\(exp\) claim: token is expired`), Expired, "exp", "the id_token lives as long as the job's timeout; compare the clocks if it is younger than that"},
-	{regexp.MustCompile(`\((nbf|iat)\) claim`), Denied, "", "compare the clocks of GitLab and Vault"},
-	{regexp.MustCompile(`\(iss\) claim`), Denied, "iss", "bound_issuer of the auth method names another GitLab"},
+	{regexp.MustCompile(`\((nbf|iat)\) claim`), Misconfigured, "", "compare the clocks of GitLab and Vault"},
+	{regexp.MustCompile(`\(iss\) claim`), Misconfigured, "iss", "bound_issuer of the auth method names another GitLab"},
+	{regexp.MustCompile(`no audiences bound to the role`), Misconfigured, "aud", "set bound_audiences on the role"},
 	{regexp.MustCompile(`\(aud\) claim|audience claim`), Denied, "aud", "aud under id_tokens in .gitlab-ci.yml must be one of bound_audiences of the role"},
-	{regexp.MustCompile(`\((\w+)\) claim`), Denied, "", "the role does not accept this value"},
-	{regexp.MustCompile(`claim "([^"]+)" (?:is missing|not found in token)`), Denied, "", "the role asks for a claim that this GitLab does not send"},
+	{regexp.MustCompile(`\((\w+)\) claim`), Denied, "", "the role is for another value"},
+	{regexp.MustCompile(`claim "([^"]+)" is missing`), Denied, "", "bound_claims of the role ask for it"},
 	{regexp.MustCompile(`claim "([^"]+)" does not match`), Denied, "", "bound_claims of the role do not allow this job"},
+	{regexp.MustCompile(`claim "([^"]+)" not found in token`), Misconfigured, "", "user_claim of the role is one that this GitLab does not send"},
 	{regexp.MustCompile(`claim "([^"]+)" could not be converted|error converting claim '([^']+)'`), Misconfigured, "", "the role uses a claim as text that is none"},
-	{regexp.MustCompile(`verifying token signature|no known key`), Denied, "", "the token was signed by another GitLab than the auth method trusts"},
-	{regexp.MustCompile(`\(alg\) header`), Denied, "", "the auth method does not accept the algorithm that GitLab signs with"},
+	{regexp.MustCompile(`verifying token signature|no known key`), Misconfigured, "", "the token was signed by another GitLab than the auth method trusts"},
+	{regexp.MustCompile(`\(alg\) header`), Misconfigured, "", "the auth method does not accept the algorithm that GitLab signs with"},
 	{regexp.MustCompile(`(?i)role .*(?:could not be found|not found|does not exist)|unknown role|missing role`), Misconfigured, "", "check the role's name in podlane.toml and that it exists in Vault"},
 	{regexp.MustCompile(`oidc role_type`), Misconfigured, "", `the role must have role_type="jwt"`},
 	{regexp.MustCompile(`could not load configuration|error configuring token validator`), Misconfigured, "", "the auth method is not set up, or can't read GitLab's keys"},

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"podlane/internal/joblog"
 	"podlane/internal/redact"
 )
 
@@ -26,13 +27,9 @@ type IDToken struct {
 
 // DecodeIDToken reads a JWT without checking it. The error never quotes it.
 func DecodeIDToken(token redact.Secret) (IDToken, error) {
-	parts := strings.Split(token.Reveal(), ".")
-	if len(parts) != 3 {
-		return IDToken{}, fmt.Errorf("the id_token has %d parts divided by dots, expected the 3 of a JWT", len(parts))
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	payload, err := payloadOf(token)
 	if err != nil {
-		return IDToken{}, errors.New("the id_token's second part is not base64")
+		return IDToken{}, err
 	}
 	var claims struct {
 		Issuer       flexible  `json:"iss"`
@@ -53,6 +50,39 @@ func DecodeIDToken(token redact.Secret) (IDToken, error) {
 		ProjectID:    string(claims.ProjectID),
 		RefProtected: claims.RefProtected == "true",
 	}, nil
+}
+
+func payloadOf(token redact.Secret) ([]byte, error) {
+	parts := strings.Split(token.Reveal(), ".")
+	if len(parts) != 3 {
+		return nil, fmt.Errorf("the id_token has %d parts divided by dots, expected the 3 of a JWT", len(parts))
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	if err != nil {
+		return nil, errors.New("the id_token's second part is not base64")
+	}
+	return payload, nil
+}
+
+// maxClaim is how much of a claim is worth a line, in bytes of JSON.
+const maxClaim = 200
+
+// claimOf returns one claim as it stands in the token, in JSON on one line; empty
+// if there is none.
+func claimOf(token redact.Secret, name string) string {
+	payload, err := payloadOf(token)
+	if err != nil {
+		return ""
+	}
+	var claims map[string]json.RawMessage
+	if json.Unmarshal(payload, &claims) != nil {
+		return ""
+	}
+	value := joblog.OneLine(string(claims[name]))
+	if len(value) > maxClaim {
+		value = strings.ToValidUTF8(value[:maxClaim], "") + "…"
+	}
+	return value
 }
 
 // flexible is a string, number or boolean: GitLab sends most claims as strings,

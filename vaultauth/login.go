@@ -65,7 +65,7 @@ func (c *Client) login(ctx context.Context, role string, idToken redact.Secret, 
 		body: map[string]any{"role": role, "jwt": idToken.Reveal()},
 	})
 	if err != nil {
-		return nil, explainLogin(err)
+		return nil, explainLogin(err, role, idToken)
 	}
 	t, e := c.tokenOf(ans, issued)
 	if e == nil {
@@ -78,15 +78,34 @@ func (c *Client) login(ctx context.Context, role string, idToken redact.Secret, 
 	return nil, e
 }
 
-// explainLogin gives hints that only a login allows.
-func explainLogin(err error) error {
+// explainLogin adds what only a login knows: nothing but the address has been
+// judged when Vault forbids one, and Vault's words about a claim lack its value.
+func explainLogin(err error, role string, idToken redact.Secret) error {
 	var e *Error
-	if errors.As(err, &e) {
-		switch e.Status {
-		case http.StatusForbidden:
-			e.Hint = "vault.auth_mount may be wrong, or token_bound_cidrs of the role not include this host"
-		case http.StatusNotFound:
-			e.Hint = "no JWT auth method is mounted there: check vault.auth_mount and vault.namespace"
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch {
+	case e.Status == http.StatusForbidden:
+		e.Kind = Misconfigured
+		e.Hint = "vault.auth_mount may be wrong, or token_bound_cidrs of the role not include this host"
+	case e.Status == http.StatusNotFound:
+		e.Hint = "no JWT auth method is mounted there: check vault.auth_mount and vault.namespace"
+	case e.Kind == Denied && e.Claim != "":
+		found := "missing"
+		if value := claimOf(idToken, e.Claim); value != "" {
+			found = value
+		}
+		expected := "a value that bound_claims of the role allow"
+		switch e.Claim {
+		case "aud":
+			expected = "one of bound_audiences of the role"
+		case "sub":
+			expected = "bound_subject of the role"
+		}
+		e.Detail = fmt.Sprintf("the claim %s is %s, expected %s", e.Claim, found, expected)
+		if e.Claim != "aud" {
+			e.Hint = fmt.Sprintf("the role %s is not for this job", role)
 		}
 	}
 	return err

@@ -59,16 +59,18 @@ func TestNotRetried(t *testing.T) {
 		say    []string
 	}{
 		{400, `error validating token: invalid expiration time (exp) claim: token is expired`, Expired, "exp", []string{"token is expired"}},
-		{400, `error validating token: invalid not before (nbf) claim: token not yet valid`, Denied, "nbf", []string{"clocks"}},
-		{400, `error validating token: invalid issued at (iat) claim: token issued in the future`, Denied, "iat", []string{"clocks"}},
-		{400, `error validating token: invalid issuer (iss) claim`, Denied, "iss", []string{"bound_issuer"}},
-		{400, `error validating token: invalid subject (sub) claim`, Denied, "sub", nil},
-		{400, `error validating token: invalid audience (aud) claim: audience claim does not match any expected audience`, Denied, "aud", []string{"bound_audiences"}},
-		{400, `audience claim found in JWT but no audiences bound to the role`, Denied, "aud", nil},
-		{400, `error validating claims: claim \"ref_protected\" does not match any associated bound claim values`, Denied, "ref_protected", []string{`claim "ref_protected"`, "bound_claims"}},
-		{400, `error validating claims: claim \"deployment_tier\" is missing`, Denied, "deployment_tier", nil},
-		{400, `claim \"user_x\" not found in token`, Denied, "user_x", nil},
-		{400, `error validating token: error verifying token signature: no known key successfully validated the token signature`, Denied, "", []string{"another GitLab"}},
+		{400, `error validating token: invalid not before (nbf) claim: token not yet valid`, Misconfigured, "nbf", []string{"clocks"}},
+		{400, `error validating token: invalid issued at (iat) claim: token issued in the future`, Misconfigured, "iat", []string{"clocks"}},
+		{400, `error validating token: invalid issuer (iss) claim`, Misconfigured, "iss", []string{"bound_issuer"}},
+		{400, `error validating token: invalid subject (sub) claim`, Denied, "sub", []string{"the claim sub is missing, expected bound_subject of the role"}},
+		{400, `error validating token: invalid audience (aud) claim: audience claim does not match any expected audience`, Denied, "aud", []string{`the claim aud is ["elsewhere"], expected one of bound_audiences of the role (aud under id_tokens`}},
+		{400, `audience claim found in JWT but no audiences bound to the role`, Misconfigured, "aud", []string{"set bound_audiences"}},
+		{400, `error validating claims: claim \"ref_protected\" does not match any associated bound claim values`, Denied, "ref_protected", []string{`the claim ref_protected is "false", expected a value that bound_claims of the role allow (the role ci is not for this job)`}},
+		{400, `error validating claims: claim \"runner_id\" does not match any associated bound claim values`, Denied, "runner_id", []string{`the claim runner_id is 7, expected`}},
+		{400, `error validating claims: claim \"deployment_tier\" is missing`, Denied, "deployment_tier", []string{"the claim deployment_tier is missing, expected a value"}},
+		{400, `claim \"user_x\" not found in token`, Misconfigured, "user_x", []string{"user_claim"}},
+		{400, `error validating token: error verifying token signature: no known key successfully validated the token signature`, Misconfigured, "", []string{"another GitLab"}},
+		{400, `error validating token: invalid algorithm (alg) header parameter: token signed with unexpected algorithm`, Misconfigured, "", []string{"algorithm"}},
 		{400, `role \"nope\" could not be found`, Misconfigured, "", []string{"podlane.toml"}},
 		{400, `role 'nobody' does not exist`, Misconfigured, "", []string{"podlane.toml"}},
 		{400, `error converting claim 'runner_id' to string from unknown type json.Number`, Misconfigured, "runner_id", nil},
@@ -76,17 +78,18 @@ func TestNotRetried(t *testing.T) {
 		{400, `role with oidc role_type is not allowed`, Misconfigured, "", []string{`role_type="jwt"`}},
 		{400, `could not load configuration`, Misconfigured, "", nil},
 		{400, `error configuring token validator: unsupported config type`, Misconfigured, "", nil},
-		{400, `something new`, Denied, "", []string{"something new (status 400)"}},
-		{403, `permission denied`, Denied, "", []string{"token_bound_cidrs"}},
+		{400, `something new`, Unknown, "", []string{"something new (status 400)"}},
+		{403, `permission denied`, Misconfigured, "", []string{"token_bound_cidrs"}},
 		{404, `no handler for route \"auth/jwt/login\". route entry not found.`, Misconfigured, "", []string{"vault.auth_mount"}},
 		{405, `unsupported operation`, Misconfigured, "", nil},
 	} {
 		t.Run(tt.body, func(t *testing.T) {
 			t.Parallel()
 			j := newJob(t, newWire(t), nil)
+			j.id = jwt(t, map[string]any{"exp": j.clock.at.Add(time.Hour).Unix(), "aud": []string{"elsewhere"}, "ref_protected": "false", "runner_id": 7})
 			j.wire.breaking(func(string, int) fault { return fault{status: tt.status, body: `{"errors":["` + tt.body + `"]}`} })
 			_, err := j.stage().Login(t.Context())
-			checkError(t, err, tt.kind, append(tt.say, "log in to vault with role ci: ")...)
+			wantError(t, err, tt.kind, append(tt.say, "log in to vault with role ci: ")...)
 			if e := new(Error); errors.As(err, &e) && e.Claim != tt.claim {
 				t.Errorf("claim %q, want %q", e.Claim, tt.claim)
 			}

@@ -55,6 +55,9 @@ type VaultRole struct {
 	// Role is the engine's role; empty means that Vault is not used for this.
 	Role string   `toml:"role"`
 	TTL  Duration `toml:"ttl"`
+	// Namespace is, for access to the cluster alone, where the service account
+	// lives: what the engine is asked for. Empty means the job's own namespace.
+	Namespace string `toml:"namespace"`
 }
 
 // Placeholders are what names of roles, paths and namespaces may hold in
@@ -115,6 +118,11 @@ func (v *Vault) check(c checker) {
 		c.pattern(use.key+".mount", use.Mount)
 		c.pattern(use.key+".role", use.Role)
 		c.between(use.key+".ttl", use.TTL, 10*time.Second, 24*time.Hour)
+		if use.Namespace != "" && use.key == "vault.kubernetes" {
+			c.pattern(use.key+".namespace", use.Namespace)
+			continue
+		}
+		c.must(use.Namespace == "", use.key+".namespace", use.Namespace, "nothing: this key is for vault.kubernetes alone")
 	}
 }
 

@@ -19,6 +19,8 @@ func TestParseReportsWrongVaultAndGrants(t *testing.T) {
 		{"mount", "[vault]\nauth_mount = \"/jwt\"", `f:2: vault.auth_mount: found "/jwt", expected the path of an auth method`},
 		{"variable", "[vault]\nid_token = \"MY-TOKEN\"", `f:2: vault.id_token: found "MY-TOKEN", expected the name of a variable`},
 		{"placeholder", "[vault.kubernetes]\nrole = \"x-{user}\"", `f:2: vault.kubernetes.role: found "x-{user}", expected one of the placeholders {environment}, {job_id}`},
+		{"namespace's placeholder", "[vault.kubernetes]\nnamespace = \"ci-{user}\"", `f:2: vault.kubernetes.namespace: found "ci-{user}", expected one of the placeholders`},
+		{"namespace of a cache", "[vault.cache_read]\nnamespace = \"ci\"", `f:2: vault.cache_read.namespace: found "ci", expected nothing: this key is for vault.kubernetes alone`},
 		{"ttl", "[vault.cache_read]\nttl = \"1s\"", `f:2: vault.cache_read.ttl: found "1s", expected a duration from 10s to 24h0m0s`},
 		{"http API server", "[kubernetes]\nserver = \"http://k8s\"", `f:2: kubernetes.server: found "http://k8s", expected a URL such as "https://`},
 		{"grants without Vault", "[[grants]]\nname = \"g\"\nkind = \"aws\"\nrole = \"r\"\nauth_role = \"a\"\nmount = \"m\"", `f:2: grants[1].name: found "g", expected vault.address to be set`},

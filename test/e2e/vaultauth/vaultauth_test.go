@@ -86,16 +86,16 @@ func TestLogin(t *testing.T) {
 	}{
 		{name: "unprotected", role: "ci"},
 		{name: "protected", role: "protected", claims: object{"ref_protected": "true"}},
-		{name: "claim does not match", role: "protected", kind: vaultauth.Denied, claim: "ref_protected", words: []string{`claim "ref_protected"`, "bound_claims"}},
+		{name: "claim does not match", role: "protected", kind: vaultauth.Denied, claim: "ref_protected", words: []string{`the claim ref_protected is "false", expected`, "bound_claims"}},
 		{name: "claim is missing", role: "protected", claims: object{"ref_protected": nil}, kind: vaultauth.Denied, claim: "ref_protected"},
 		{name: "wrong audience", role: "ci", claims: object{"aud": "elsewhere"}, kind: vaultauth.Denied, claim: "aud", words: []string{"bound_audiences"}},
 		// Our own clock says nothing against it, since exp is left out of what we see.
-		{name: "not yet valid", role: "ci", claims: object{"nbf": time.Now().Add(time.Hour).Unix()}, kind: vaultauth.Denied, claim: "nbf"},
-		{name: "no project", role: "ci", claims: object{"project_id": nil}, kind: vaultauth.Denied, claim: "project_id"},
-		{name: "signed by a stranger", role: "ci", key: stranger, kind: vaultauth.Denied, words: []string{"another GitLab"}},
+		{name: "not yet valid", role: "ci", claims: object{"nbf": time.Now().Add(time.Hour).Unix()}, kind: vaultauth.Misconfigured, claim: "nbf"},
+		{name: "no project", role: "ci", claims: object{"project_id": nil}, kind: vaultauth.Misconfigured, claim: "project_id"},
+		{name: "signed by a stranger", role: "ci", key: stranger, kind: vaultauth.Misconfigured, words: []string{"another GitLab"}},
 		{name: "no such role", role: "nobody", kind: vaultauth.Misconfigured, words: []string{"nobody", "podlane.toml"}},
-		{name: "no such mount", role: "ci", mount: "jwt-of-nobody", kind: vaultauth.Denied, words: []string{"permission denied"}},
-		{name: "from another host", role: "elsewhere", kind: vaultauth.Denied, words: []string{"token_bound_cidrs"}},
+		{name: "no such mount", role: "ci", mount: "jwt-of-nobody", kind: vaultauth.Misconfigured, words: []string{"permission denied"}},
+		{name: "from another host", role: "elsewhere", kind: vaultauth.Misconfigured, words: []string{"token_bound_cidrs"}},
 		{name: "batch tokens", role: "batch", kind: vaultauth.Misconfigured, words: []string{`token_type="service"`}},
 		{name: "limited uses", role: "uses", kind: vaultauth.Misconfigured, words: []string{"token_num_uses"}},
 		{name: "ended", role: "ci", claims: object{"iat": hourAgo, "nbf": hourAgo, "exp": hourAgo + 60}, kind: vaultauth.Expired, words: []string{"the id_token ended at"}},
@@ -353,7 +353,7 @@ func TestKeyRotation(t *testing.T) {
 		_, err := vaultauth.Open(vaultauth.Options{Client: c, Role: "ci", IDToken: idToken(t, next, nil)}).Login(t.Context())
 		return err
 	}
-	wants(t, login(), vaultauth.Denied, "another GitLab")
+	wants(t, login(), vaultauth.Misconfigured, "another GitLab")
 	keys := []string{publicPEM(shared.key), publicPEM(next)}
 	if err := shared.do(t.Context(), step{"auth/" + mount + "/config", object{"jwt_validation_pubkeys": keys}}); err != nil {
 		t.Fatal(err)
