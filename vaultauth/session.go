@@ -258,7 +258,7 @@ func (s *Session) ended() error {
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }
 
 // with sends a request with the session's token. A token that Vault no longer
-// takes is replaced by a login, once. Where the answer with a lease was lost,
+// takes is replaced by a login, once; a new one only if it has ended meanwhile. Where the answer with a lease was lost,
 // the token is revoked, the lease with it, before another login and request:
 // there are never two leases for one need.
 func (s *Session) with(ctx context.Context, r request) (*answer, error) {
@@ -278,7 +278,7 @@ func (s *Session) with(ctx context.Context, r request) (*answer, error) {
 				return ans, nil
 			case !errors.As(err, &e):
 				return nil, backoff.Permanent(err)
-			case e.Status == http.StatusForbidden && !isNew && !replaced && s.canLogin(0):
+			case e.Status == http.StatusForbidden && !replaced && (!isNew || !t.alive(s.now())) && s.canLogin(0):
 				replaced = true
 				s.adopt(nil)
 				continue

@@ -2,6 +2,7 @@ package bed
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -91,4 +92,19 @@ func (k *Kube) Evict(ctx context.Context, name string) error {
 	eviction := fmt.Appendf(nil, `{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":%q,"namespace":%q}}`, name, k.namespace)
 	return k.rest.Post().Namespace(k.namespace).Resource("pods").Name(name).SubResource("eviction").
 		SetHeader("Content-Type", "application/json").Body(eviction).Do(ctx).Error()
+}
+
+// May asks the API server whether a user may do that to resources of the core
+// group, in all namespaces. Rights count a moment after they are given.
+func (k *Kube) May(ctx context.Context, user, verb, resource string) (bool, error) {
+	review := fmt.Appendf(nil, `{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"user":%q,"resourceAttributes":{"verb":%q,"resource":%q}}}`,
+		user, verb, resource)
+	text, err := k.rest.Post().AbsPath("/apis/authorization.k8s.io/v1/subjectaccessreviews").
+		SetHeader("Content-Type", "application/json").SetHeader("Accept", "application/json").Body(review).Do(ctx).Raw()
+	if err != nil {
+		return false, err
+	}
+	var answer struct{ Status struct{ Allowed bool } }
+	err = json.Unmarshal(text, &answer)
+	return answer.Status.Allowed, err
 }

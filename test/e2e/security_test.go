@@ -2,10 +2,11 @@ package e2e
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"podlane/test/bed"
 	"podlane/test/gitlabsim"
@@ -48,25 +49,63 @@ func TestRestrictedNamespace(t *testing.T) {
 		"service db answers on port 5432")
 }
 
-// A namespace is made for a job and goes with it.
+// A namespace is made for a job and goes with it. The account that does so lives
+// elsewhere, and its tokens come from Vault.
 func TestNamespacePerJob(t *testing.T) {
 	t.Parallel()
 	needsStack(t)
-	prefix := "job-" + randomHex()
-	b := newBed(t, asAdmin(prefix+"-{job_id}", map[string]string{"namespace_per_job": "true"}))
-	runOn(t, b, gitlabsim.JobSpec{Script: []string{"echo it runs"}}).succeeded(t, " in namespace "+prefix+"-", "\nit runs\n")
-	deadline := time.Now().Add(time.Minute)
-	for {
-		names, err := shared.Kube.Namespaces(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, prefix) }) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("of %v one is the job's", names)
-		}
-		time.Sleep(200 * time.Millisecond)
+	rights, err := os.ReadFile(filepath.Join(shared.Root(), "deploy", "namespace-per-job.yaml"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	text := strings.Replace(string(rights), "kind: ServiceAccount\nmetadata:\n", "kind: ServiceAccount\nmetadata:\n  namespace: "+stackenv.Namespace+"\n", 1)
+	if err := shared.Kube.Apply(t.Context(), []byte(text+vaultMayBecome("podlane-namespaces"))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool {
+		ok, err := shared.Kube.May(t.Context(), "system:serviceaccount:"+stackenv.Namespace+":podlane-namespaces", "create", "namespaces")
+		return ok && err == nil
+	})
+	prefix := "job-" + randomHex()
+	b := newVaultBed(t, nil, bed.Settings{
+		"kubernetes":       {"namespace": quoted(prefix + "-{job_id}"), "namespace_per_job": "true"},
+		"vault.kubernetes": {"namespace": quoted(stackenv.Namespace)},
+	}, "--kube-account", "podlane-namespaces")
+	runOn(t, b, gitlabsim.JobSpec{Script: []string{"echo it runs"}}).succeeded(t, " in namespace "+prefix+"-", "\nit runs\n")
+	eventually(t, func() bool {
+		names, err := shared.Kube.Namespaces(t.Context())
+		return err == nil && !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, prefix) })
+	})
+}
+
+// vaultMayBecome lets Vault make tokens for an account beside podlane's own, as
+// in deploy/vault-rbac.yaml.
+func vaultMayBecome(account string) string {
+	return strings.NewReplacer("ACCOUNT", account, "NAMESPACE", stackenv.Namespace).Replace(`
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: vault-ACCOUNT
+  namespace: NAMESPACE
+rules:
+  - apiGroups: [""]
+    resources: [serviceaccounts/token]
+    resourceNames: [ACCOUNT]
+    verbs: [create]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: vault-ACCOUNT
+  namespace: NAMESPACE
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: vault-ACCOUNT
+subjects:
+  - kind: ServiceAccount
+    name: vault
+    namespace: podlane-vault
+`)
 }

@@ -2,16 +2,8 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
-	"io"
-	"log"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -155,7 +147,7 @@ func TestVaultRefuses(t *testing.T) {
 		{
 			"wrong audience",
 			gitlabsim.JobSpec{IDTokens: map[string]gitlabsim.IDToken{"VAULT_ID_TOKEN": {Aud: []string{"https://elsewhere"}}}},
-			"invalid audience (aud) claim",
+			`log in to vault with role podlane: the claim aud is "https://elsewhere", expected one of bound_audiences of the role`,
 		},
 		{"no id_token", gitlabsim.JobSpec{IDTokens: map[string]gitlabsim.IDToken{}}, "the job has no VAULT_ID_TOKEN; hint: id_tokens:"},
 		{
@@ -167,9 +159,9 @@ func TestVaultRefuses(t *testing.T) {
 		{
 			"a condition of the settings",
 			gitlabsim.JobSpec{Variables: asking("production"), Environment: &gitlabsim.Environment{Name: "review/1"}},
-			`the grant production is not for this job: the claim `,
+			`the grant production is not for this job: the claim ref_protected is "false", expected true`,
 		},
-		{"a claim that Vault binds", gitlabsim.JobSpec{Variables: asking("protected")}, `claim "ref_protected" does not match`},
+		{"a claim that Vault binds", gitlabsim.JobSpec{Variables: asking("protected")}, `the grant protected: log in to vault with role podlane-grant-protected: the claim ref_protected is "false", expected`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -204,6 +196,77 @@ func TestVaultRefuses(t *testing.T) {
 		})
 		o.succeeded(t, "token is mine")
 	})
+	t.Run("the job itself, from its pod", func(t *testing.T) {
+		t.Parallel()
+		o := runOn(t, b, gitlabsim.JobSpec{Script: []string{vaultScript(b), "login podlane; login podlane-cache-write-unprotected"}})
+		o.succeeded(t, "\npodlane: 403\n", "\npodlane-cache-write-unprotected: 403\n")
+	})
+}
+
+// vaultScript are functions with which a job talks to Vault itself, with its own
+// id_token. They print the status of each answer, and no secret.
+func vaultScript(b *bed.Bed) string {
+	return fmt.Sprintf(`ask() { curl -sS -o /tmp/answer -w "$1: %%{http_code}\n" -H @/tmp/header -d @- %[1]s/v1/$2; }
+login() { : > /tmp/header; printf '{"role":"%%s","jwt":"%%s"}' $1 "$VAULT_ID_TOKEN" | ask $1 auth/%[2]s/login
+  sed -n 's/.*"client_token":"\([^"]*\)".*/X-Vault-Token: \1/p' /tmp/answer > /tmp/header; }
+s3() { echo '{}' | ask $1 %[3]s/sts/$1; }`, b.Vault.Address, b.Vault.Mounts.JWT, b.Vault.Mounts.AWS)
+}
+
+// A job of an unprotected ref gets no role to write protected caches: neither
+// from a podlane that was told to take one, nor in its script, from an address
+// that Vault does not mind.
+func TestVaultCacheRolesInAJob(t *testing.T) {
+	t.Parallel()
+	b := newVaultBed(t, nil, bed.Settings{"vault.cache_write": {
+		"auth_role": `"podlane-cache-write-protected"`, "role": `"podlane-cache-write-{project_id}-protected"`,
+	}}, "--runner-cidr", "0.0.0.0/0")
+	p, other := project(t, b, nil), project(t, b, nil)
+	cache := func(p *gitlabsim.Project, kind string) string { return fmt.Sprintf("podlane-cache-%s-%d-", kind, p.ID) }
+	o := runOn(t, b, gitlabsim.JobSpec{
+		Pipeline: onRef(t, b, p, "feature"),
+		Cache:    []gitlabsim.Cache{{Key: "deps", Paths: []string{"deps"}}},
+		Script: []string{
+			"echo poison > deps", vaultScript(b),
+			`login podlane-cache-write-protected; grep -o 'claim .* does not match' /tmp/answer`,
+			"login podlane-cache-write-unprotected",
+			"s3 " + cache(p, "write") + "unprotected",
+			"s3 " + cache(p, "write") + "protected",
+			"s3 " + cache(other, "write") + "unprotected",
+			"login podlane-cache-read",
+			"s3 " + cache(p, "read") + "unprotected",
+			"s3 " + cache(other, "read") + "unprotected",
+		},
+	})
+	o.succeeded(t,
+		"\npodlane-cache-write-protected: 400\nclaim \\\"ref_protected\\\" does not match",
+		"\npodlane-cache-write-unprotected: 200\n",
+		"\n"+cache(p, "write")+"unprotected: 200\n",
+		"\n"+cache(p, "write")+"protected: 403\n",
+		"\n"+cache(other, "write")+"unprotected: 403\n",
+		"\n"+cache(p, "read")+"unprotected: 200\n",
+		"\n"+cache(other, "read")+"unprotected: 403\n",
+		"cache deps: error: ", `log in to vault with role podlane-cache-write-protected: the claim ref_protected is "false", expected`, "it is not saved",
+	)
+	if objects, err := b.S3.Objects(t.Context(), b.S3.Prefix); err != nil || len(objects) > 0 {
+		t.Errorf("the job has written %v, %v", objects, err)
+	}
+}
+
+// What a job with a cache asks Vault for: two credentials for S3, each made
+// right before use, by roles of their own.
+func TestVaultRequests(t *testing.T) {
+	t.Parallel()
+	b := newVaultBed(t, nil, nil)
+	p := project(t, b, nil)
+	o := runOn(t, b, gitlabsim.JobSpec{
+		Project: p, Script: []string{"echo x > deps"}, Cache: []gitlabsim.Cache{{Key: "deps", Paths: []string{"deps"}}},
+	})
+	o.succeeded(t, "cache deps: miss", "cache deps: saved: 1 file")
+	id := strconv.FormatInt(p.ID, 10)
+	asked(t, b, "auth/jwt/login", "kubernetes/creds/podlane",
+		"auth/jwt/login", "aws/sts/podlane-cache-read-"+id+"-protected",
+		"auth/jwt/login", "aws/sts/podlane-cache-write-"+id+"-protected",
+		"auth/token/revoke-self", "auth/token/revoke-self", "auth/token/revoke-self")
 }
 
 // write puts a secret with one field into the bed's KV engine.
@@ -219,138 +282,4 @@ func write(t *testing.T, b *bed.Bed, path, field, value string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// A job that outlives the tokens it began with: all that Vault gives lives for
-// seconds, and in the middle everything is revoked.
-func TestVaultTokensThatEnd(t *testing.T) {
-	t.Parallel()
-	needsStack(t)
-	short := shorten(t, shared.Stack.VaultAddress, 8)
-	b := newVaultBed(t, nil, bed.Settings{"vault": {"address": quoted(short)}}, "--token-ttl", "5s", "--token-max-ttl", "10s")
-	job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{"for i in $(seq 25); do echo line $i; sleep 1; done", "exit 7"}})
-	if err := job.WaitOutput(t.Context(), "line 5\n"); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Vault.API(t.Context(), http.MethodPut, "sys/leases/revoke-prefix/auth/"+b.Vault.Mounts.JWT+"/login", nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	o := finish(t, job)
-	o.failed(t, 7, "line 25")
-	o.doesNotLog(t, "warning")
-	logins, tokens := 0, 0
-	for _, path := range requests(t, b) {
-		switch path {
-		case "auth/jwt/login":
-			logins++
-		case "kubernetes/creds/podlane":
-			tokens++
-		}
-	}
-	if logins < 2 || tokens < 3 {
-		t.Errorf("%d logins and %d tokens for the cluster: nothing has ended under way, the test proves nothing", logins, tokens)
-	}
-}
-
-// shorten is a way to Vault on which tokens for the cluster seem to live for
-// some seconds: Kubernetes gives none for less than ten minutes.
-func shorten(t *testing.T, address string, seconds int) string {
-	t.Helper()
-	target, err := url.Parse(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
-		ModifyResponse: func(resp *http.Response) error {
-			if !strings.Contains(resp.Request.URL.Path, "/creds/") || resp.StatusCode != http.StatusOK {
-				return nil
-			}
-			var answer map[string]any
-			if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-				return err
-			}
-			resp.Body.Close()
-			answer["lease_duration"] = seconds
-			text, err := json.Marshal(answer)
-			resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
-			resp.Header.Set("Content-Length", strconv.Itoa(len(text)))
-			return err
-		},
-		ErrorLog: log.New(io.Discard, "", 0),
-	}
-	server := httptest.NewServer(proxy)
-	t.Cleanup(server.Close)
-	return server.URL
-}
-
-// GitLab changes its signing key without notice: Vault fetches the new one.
-func TestVaultAfterARotationOfKeys(t *testing.T) {
-	t.Parallel()
-	b := newVaultBed(t, nil, nil)
-	runOn(t, b, gitlabsim.JobSpec{Script: []string{"echo one"}}).succeeded(t)
-	if err := b.GitLab.RotateKeys(false); err != nil {
-		t.Fatal(err)
-	}
-	runOn(t, b, gitlabsim.JobSpec{Script: []string{"echo two"}}).succeeded(t)
-}
-
-// A Vault that is sealed, or not there: before a job, in the middle of one for a
-// while, and in the middle of one for good.
-func TestVaultThatIsAway(t *testing.T) {
-	t.Parallel()
-	needsStack(t)
-	own, err := vaultserver.New(t.Context(), shared.Stack, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = own.Close() })
-	b := newVaultBed(t, own, bed.Settings{"vault": {"retry_budget": quoted("2s")}})
-	p := project(t, b, nil)
-	ctx := t.Context()
-	t.Cleanup(func() {
-		// The bed takes its things out of Vault in the end.
-		if err := errors.Join(own.Stop(), own.Start(context.WithoutCancel(ctx))); err != nil {
-			t.Error(err)
-		}
-	})
-
-	if err := own.Seal(ctx); err != nil {
-		t.Fatal(err)
-	}
-	sealed := runOn(t, b, gitlabsim.JobSpec{Project: p, Script: []string{"echo started"}})
-	sealed.systemFailed(t, "vault is sealed")
-	sealed.doesNotLog(t, "starting pod")
-	if err := own.Unseal(ctx); err != nil {
-		t.Fatal(err)
-	}
-
-	// Away while the script runs, and back before the job ends.
-	script := []string{"echo it has begun", "sleep 20", "echo it has ended"}
-	job := enqueue(t, b, gitlabsim.JobSpec{Project: p, Script: script, AfterScript: []string{"echo after it"}})
-	if err := job.WaitOutput(ctx, "\nit has begun"); err != nil {
-		t.Fatal(err)
-	}
-	if err := own.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := job.WaitOutput(ctx, "\nit has ended"); err != nil {
-		t.Fatal(err)
-	}
-	if err := own.Start(ctx); err != nil {
-		t.Fatal(err)
-	}
-	finish(t, job).succeeded(t, "after it")
-
-	// Away for good: the job has what it needs, and its pod is deleted.
-	job = enqueue(t, b, gitlabsim.JobSpec{Project: p, Script: []string{"echo it has begun", "sleep 3", "echo it has ended"}})
-	if err := job.WaitOutput(ctx, "\nit has begun"); err != nil {
-		t.Fatal(err)
-	}
-	if err := own.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	finish(t, job).succeeded(t, "it has ended")
-	gone := runOn(t, b, gitlabsim.JobSpec{Project: p, Script: []string{"echo started"}})
-	gone.systemFailed(t, "log in to vault with role", "connection refused")
 }
