@@ -5,7 +5,7 @@ LDFLAGS  := -s -w -X podlane/internal/version.Version=$(VERSION)
 STACK    := $(GO) run ./test/stack
 LINT     := $(GO) tool -modfile=tools/go.mod
 
-.PHONY: help build test unit e2e demo up down status lint fmt bench bench-cache clean test-faults load
+.PHONY: help build test unit e2e demo up down status lint fmt bench bench-cache clean test-faults load helper-image
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,10 @@ help: ## this list
 build: ## bin/podlane with its four names, bin/podlane-helper
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/podlane ./cmd/podlane-helper
 	for stage in config prepare run cleanup; do ln -sf podlane bin/podlane-$$stage; done
+
+helper-image: ## bin/helper-image, the helper image for amd64 and arm64 as an OCI layout: docs/helper-image.md
+	for arch in amd64 arm64; do CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/podlane-helper-$$arch ./cmd/podlane-helper || exit 1; done
+	$(GO) run ./scripts/helper-image --version '$(VERSION)' $(if $(MIRROR),--mirror '$(MIRROR)')
 
 test: unit up ## everything: unit tests, then end to end on the test bed (sets itself up)
 	$(STACK) program versitygw >/dev/null
@@ -55,7 +59,7 @@ lint: ## what CI checks besides the tests
 	$(GO) mod verify >/dev/null
 
 fmt: ## format all Go files
-	$(LINT) gofumpt -w cmd executor internal podagent test
+	$(LINT) gofumpt -w cmd executor internal podagent scripts test
 
 clean: down ## forget what was built here
 	rm -rf bin .local

@@ -53,7 +53,7 @@ func (s *Server) repositories() string { return filepath.Join(s.dir, "repositori
 // git serves fetches of any project to whoever has the token of a job that
 // runs, under the user name gitlab-ci-token.
 func (s *Server) git(w http.ResponseWriter, r *http.Request) {
-	if !isFetch(r) {
+	if !isFetch(r) && !isLFS(r) {
 		notFound(w, r)
 		return
 	}
@@ -61,6 +61,10 @@ func (s *Server) git(w http.ResponseWriter, r *http.Request) {
 	if !ok || user != "gitlab-ci-token" || !s.mayFetch(password) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="GitLab"`)
 		http.Error(w, "HTTP Basic: Access denied", http.StatusUnauthorized)
+		return
+	}
+	if isLFS(r) {
+		s.lfs(w, r)
 		return
 	}
 	r.Header.Del("Authorization")

@@ -5,9 +5,9 @@ package stackenv
 const (
 	// ImagePause is the sandbox of every pod.
 	ImagePause = "localhost/pause:1"
-	// ImageHelper has git and /usr/bin/podlane-helper.
+	// ImageHelper is the helper image as it is shipped: internal/helperimage.
 	ImageHelper = "localhost/podlane/helper:dev"
-	// ImageHelperGitLab is ImageHelper with GitLab's own layout: the artifact
+	// ImageHelperGitLab is a Debian with GitLab's own layout: the artifact
 	// commands are at /usr/bin/gitlab-runner-helper.
 	ImageHelperGitLab = "localhost/podlane/helper-gitlab:dev"
 	// ImageHelperBare has git, but nothing of ours.

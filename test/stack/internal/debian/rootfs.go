@@ -43,6 +43,15 @@ func ThisRelease(ctx context.Context) (Release, error) {
 	return r, nil
 }
 
+// Site is the URL below which the mirror has debian/, or "".
+func (r Release) Site() string {
+	site, ok := strings.CutSuffix(strings.TrimSuffix(r.mirror, "/"), "/debian")
+	if !ok {
+		return ""
+	}
+	return site
+}
+
 func osReleaseValue(text []byte, key string) string {
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for lines.Scan() {

@@ -8,7 +8,7 @@ import (
 	"os/exec"
 	"strings"
 
-	"podlane/test/stack/internal/image"
+	"podlane/internal/image"
 )
 
 // busybox is this machine's, with the names that it answers to.

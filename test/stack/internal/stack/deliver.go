@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"podlane/test/stack/internal/image"
+	"podlane/internal/image"
 	"podlane/test/stack/stackenv"
 )
 

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 
-	"podlane/test/stack/internal/image"
+	"podlane/internal/image"
 )
 
 // WriteImages writes all images of the tests into one OCI archive, for the

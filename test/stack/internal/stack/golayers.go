@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"podlane/test/stack/internal/image"
+	"podlane/internal/image"
 )
 
 // goCacheDir is GOCACHE in the image.

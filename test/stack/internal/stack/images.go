@@ -6,7 +6,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"podlane/test/stack/internal/image"
+	"podlane/internal/helperimage"
+	"podlane/internal/image"
 	"podlane/test/stack/stackenv"
 )
 
@@ -38,8 +39,8 @@ func images(ctx context.Context, big layers, bin string) ([]image.Image, error) 
 		},
 		{
 			Name:   stackenv.ImageHelper,
-			Layers: []*image.Layer{big.tools, small(image.Program("usr/bin/podlane-helper", helper))},
-			Config: system,
+			Layers: []*image.Layer{big.helper, small(image.Program("usr/bin/podlane-helper", helper))},
+			Config: helperimage.Config("dev"),
 		},
 		{
 			Name: stackenv.ImageHelperGitLab,

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -8,12 +9,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
+	"podlane/internal/helperimage"
+	"podlane/internal/image"
 	"podlane/test/stack/internal/build"
 	"podlane/test/stack/internal/debian"
 	"podlane/test/stack/internal/host"
-	"podlane/test/stack/internal/image"
 )
 
 // recipe is part of every cached layer's name: raise it when the way in which
@@ -32,6 +35,8 @@ var debianLayers = []struct {
 // layers are the large ones, which all checkouts share.
 type layers struct {
 	tools, node, golang, goCache *image.Layer
+	// helper is what is shipped as the helper image, but for podlane-helper.
+	helper *image.Layer
 }
 
 // bigLayers returns them from the cache, and makes those that it lacks.
@@ -56,7 +61,29 @@ func (m *Manager) bigLayers(ctx context.Context) (big layers, err error) {
 	if err != nil {
 		return layers{}, fmt.Errorf("make layers with go: %w", err)
 	}
-	return layers{tools: system[0], node: system[1], golang: golang, goCache: cache}, nil
+	helper, err := m.helperLayer(ctx)
+	if err != nil {
+		m.say("taking the jobs' image for the helper image: its own packages cannot be had: %v", err)
+		helper = system[0]
+	}
+	return layers{tools: system[0], node: system[1], golang: golang, goCache: cache, helper: helper}, nil
+}
+
+// helperLayer takes the pinned packages from the mirror that this machine uses.
+func (m *Manager) helperLayer(ctx context.Context) (*image.Layer, error) {
+	lock, err := helperimage.Pinned()
+	if err != nil {
+		return nil, err
+	}
+	release, err := debian.ThisRelease(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return m.layer("helper", lock.Key(runtime.GOARCH), func() ([]image.Entry, error) {
+		m.say("fetching the helper image's packages")
+		source := helperimage.Source{Mirror: cmp.Or(release.Site(), helperimage.DefaultMirror), Cache: filepath.Join(m.Cache, "packages")}
+		return source.Tree(ctx, lock, runtime.GOARCH)
+	})
 }
 
 // removeScratch removes the folder in which layers are made, also after a

@@ -7,7 +7,7 @@ import (
 	"io"
 	"path/filepath"
 
-	"podlane/test/stack/internal/image"
+	"podlane/internal/image"
 	"podlane/test/stack/stackenv"
 )
 

@@ -11,7 +11,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"sigs.k8s.io/yaml"
 
-	"podlane/test/stack/internal/image"
+	"podlane/internal/image"
 	"podlane/test/stack/stackenv"
 )
 
@@ -137,7 +137,7 @@ func TestImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := images(t.Context(), layers{tools: l, node: l, golang: l, goCache: l}, bin)
+	list, err := images(t.Context(), layers{tools: l, node: l, golang: l, goCache: l, helper: l}, bin)
 	if err != nil {
 		t.Fatal(err)
 	}
