@@ -2,10 +2,13 @@ package archive
 
 import (
 	"crypto/sha256"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -184,4 +187,47 @@ func toSeconds(tree map[string]string) map[string]string {
 		tree[path] = before + after[9:]
 	}
 	return tree
+}
+
+// Several goroutines give many directories their modes and times, but not where
+// one of them could close the way to another.
+func TestRestoreManyDirectories(t *testing.T) {
+	modes := map[string][]os.FileMode{"open": {0o755, 0o555, 0o700, 0o511}}
+	if os.Geteuid() == 0 { // who else could save what is in a directory that is shut
+		modes["shut"] = []os.FileMode{0o755, 0o600, 0o000, 0o444}
+	}
+	for name, modes := range modes {
+		t.Run(name, func(t *testing.T) {
+			root := target(t)
+			var dirs []string
+			for i := range 100*runtime.GOMAXPROCS(0)/11 + 1 {
+				outer := filepath.Join(root, strconv.Itoa(i))
+				for j := range 10 {
+					dirs = append(dirs, filepath.Join(outer, strconv.Itoa(j)))
+				}
+				dirs = append(dirs, outer)
+			}
+			for i, dir := range dirs {
+				err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "file"), []byte(dir), 0o444))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if i%11 < 10 {
+					continue
+				}
+				for j, dir := range dirs[i-10 : i+1] { // leaves first
+					at := time.Date(2001, 2, 3, 4, 5, 6, i+j, time.UTC)
+					if err := errors.Join(os.Chmod(dir, modes[(i+j)%len(modes)]), os.Chtimes(dir, at, at)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			b, _ := pack(t, root, WriteOptions{})
+			got := target(t)
+			if _, err := Restore(t.Context(), got, open(t, b), fetchFrom(b), RestoreOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			same(t, root, got)
+		})
+	}
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -145,9 +148,37 @@ func (t *tree) replace(p *placer) error {
 }
 
 // dressDirs goes from the leaves to the root: a directory that may not be
-// written to comes after what is in it.
+// written to comes after what is in it. Several goroutines do it, each a stretch
+// of the tree: with 6,000 directories, one took a twentieth of a restore while
+// the other processors had nothing to do. That needs all directories to stay open
+// to their owner while the stretch before theirs is done.
 func (t *tree) dressDirs(p *placer) error {
-	for d := len(t.index.dirs) - 1; d > root; d-- {
+	dirs := t.index.dirs
+	workers := runtime.GOMAXPROCS(0)
+	if len(dirs) < 100*workers || slices.ContainsFunc(dirs[1:], t.locks) {
+		return t.dressStretch(p, 1, len(dirs))
+	}
+	errs := make([]error, workers)
+	var group sync.WaitGroup
+	for i := range workers {
+		begin, end := 1+i*(len(dirs)-1)/workers, 1+(i+1)*(len(dirs)-1)/workers
+		group.Go(func() {
+			p := newPlacer(t)
+			defer p.close()
+			errs[i] = t.dressStretch(p, begin, end)
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// locks reports whether a directory, once dressed, can keep its maker out.
+func (t *tree) locks(d dir) bool {
+	return !d.implied && (d.mode&0o100 == 0 || t.owner != nil && d.uid != t.owner.Uid)
+}
+
+func (t *tree) dressStretch(p *placer, begin, end int) error {
+	for d := end - 1; d >= begin; d-- {
 		dir := &t.index.dirs[d]
 		if dir.implied {
 			continue

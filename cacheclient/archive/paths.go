@@ -5,6 +5,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"podlane/internal/pick"
 )
 
 // clean brings paths into the order of a walk and takes duplicates and the root
@@ -15,7 +17,7 @@ func clean(paths []string) ([]string, error) {
 		if p == "" || p[0] == '/' || strings.HasPrefix(p, "../") || p == ".." || strings.IndexByte(p, 0) >= 0 || len(p) > pathMax {
 			return nil, fmt.Errorf("%s cannot be cached: expected a path below the project", quote(p))
 		}
-		sorted = sorted && isClean(p) && (i == 0 || comparePaths(paths[i-1], p) < 0)
+		sorted = sorted && isClean(p) && (i == 0 || pick.Compare(paths[i-1], p) < 0)
 	}
 	if sorted {
 		return paths, nil
@@ -30,7 +32,7 @@ func clean(paths []string) ([]string, error) {
 			cleaned = append(cleaned, p)
 		}
 	}
-	slices.SortFunc(cleaned, comparePaths)
+	slices.SortFunc(cleaned, pick.Compare)
 	return slices.Compact(cleaned), nil
 }
 
@@ -44,25 +46,4 @@ func isClean(p string) bool {
 		p = rest
 	}
 	return true
-}
-
-// comparePaths orders paths as a depth-first walk with sorted names meets them:
-// as if a slash came before all other bytes.
-func comparePaths(a, b string) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			switch {
-			case a[i] == '/':
-				return -1
-			case b[i] == '/':
-				return 1
-			case a[i] < b[i]:
-				return -1
-			default:
-				return 1
-			}
-		}
-	}
-	return len(a) - len(b)
 }

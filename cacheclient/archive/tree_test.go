@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"podlane/internal/pick"
 )
 
 // memory is a Sink that keeps the parts, and their Fetch.
@@ -76,7 +78,7 @@ func seen(t testing.TB, root string) map[string]string {
 	tree := map[string]string{}
 	inodes := map[uint64]string{}
 	paths := listTree(t, root)
-	slices.SortFunc(paths, comparePaths)
+	slices.SortFunc(paths, pick.Compare)
 	for _, p := range paths {
 		full := filepath.Join(root, p)
 		var st unix.Stat_t

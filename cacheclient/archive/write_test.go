@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"podlane/internal/pick"
 )
 
 func TestWriteLeavesOut(t *testing.T) {
@@ -188,7 +190,7 @@ func TestComparePaths(t *testing.T) {
 	want := []string{"a", "a/b", "a/b/c", "a/b.txt", "a-b", "a.b/c", "b"}
 	got := slices.Clone(want)
 	slices.Reverse(got)
-	slices.SortFunc(got, comparePaths)
+	slices.SortFunc(got, pick.Compare)
 	if !slices.Equal(got, want) {
 		t.Errorf("sorted to %q", got)
 	}

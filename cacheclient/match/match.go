@@ -91,6 +91,8 @@ const gitDir = ".git"
 // may come out of a cache with this selection: it matches one of the paths, or
 // lies below what does. Nothing needs to exist. With Untracked everything is
 // allowed but .git, because it may have been untracked where the cache was made.
+// The test is for one goroutine: it remembers the directory that it allowed last,
+// because nearly all names that follow lie below it.
 func Allow(project string, s Selection) func(name string) bool {
 	var patterns []string
 	for _, pattern := range s.Paths {
@@ -99,8 +101,9 @@ func Allow(project string, s Selection) func(name string) bool {
 		}
 	}
 	everything := slices.Contains(patterns, ".")
+	last := "" // with a slash behind it
 	return func(name string) bool {
-		if everything {
+		if everything || last != "" && strings.HasPrefix(name, last) {
 			return true
 		}
 		if s.Untracked && name != gitDir && !strings.HasPrefix(name, gitDir+"/") {
@@ -108,6 +111,7 @@ func Allow(project string, s Selection) func(name string) bool {
 		}
 		for ; name != "."; name = path.Dir(name) {
 			if slices.ContainsFunc(patterns, func(pattern string) bool { return matches(pattern, name) }) {
+				last = name + "/"
 				return true
 			}
 		}

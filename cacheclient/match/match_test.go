@@ -66,8 +66,11 @@ func TestFind(t *testing.T) {
 		"directory": {[]string{"node_modules/"}, []string{
 			"node_modules", "node_modules/.bin", "node_modules/.bin/a", "node_modules/a", "node_modules/a/index.js", "node_modules/empty",
 		}, ""},
-		"glob":        {[]string{"**/node_modules/b"}, []string{"web/node_modules/b"}, ""},
-		"twice":       {[]string{"src", "src/*.go", dir + "/src"}, []string{"src", "src/main.go"}, ""},
+		"glob":  {[]string{"**/node_modules/b"}, []string{"web/node_modules/b"}, ""},
+		"twice": {[]string{"src", "src/*.go", dir + "/src"}, []string{"src", "src/main.go"}, ""},
+		"in order": {[]string{"web", "src", "node_modules/a/*", "**/a"}, []string{
+			"node_modules/.bin/a", "node_modules/a", "node_modules/a/index.js", "src", "src/main.go", "web", "web/node_modules", "web/node_modules/b",
+		}, ""},
 		"nothing":     {[]string{"vendor"}, nil, "vendor: no such files"},
 		"empty":       {[]string{""}, nil, "a path is empty"},
 		"parent":      {[]string{"../x", "src"}, []string{"src", "src/main.go"}, "../x: not a subpath of the project directory"},
@@ -119,6 +122,7 @@ func TestAllow(t *testing.T) {
 		yes, no   []string
 	}{
 		{Selection{Paths: []string{"node_modules/"}}, []string{"node_modules", "node_modules/a/b"}, []string{"node_modules2", "src", "a/node_modules", ".git/hooks/x"}},
+		{Selection{Paths: []string{"web/a"}}, []string{"web/a", "web/a/b", "web/a/b/c"}, []string{"web/a-b", "web/ab", "web", "web/b"}},
 		{Selection{Paths: []string{"**/node_modules"}}, []string{"node_modules/x", "a/b/node_modules/c/d"}, []string{"a/b"}},
 		{Selection{Paths: []string{"/builds/p/.cache", "*.log"}}, []string{".cache/x", "a.log"}, []string{"a/b.log", "builds/p/.cache"}},
 		{Selection{Paths: []string{"[odd]"}}, []string{"[odd]", "[odd]/x"}, []string{"odd", "x"}},
