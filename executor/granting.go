@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -20,14 +21,16 @@ import (
 // granting brings what a job was granted into its pod, and keeps it fresh while
 // a script runs.
 type granting struct {
-	stage  *Stage
-	client *pod.Client
-	pod    string
 	grants []settings.Grant
-	// have is what was delivered last, in the order of grants, and due when the
-	// first of it must be renewed.
+	// get asks Vault for one credential, and says when the next one is due; send
+	// hands all that there is to the pod.
+	get   func(context.Context, settings.Grant) (granted, time.Time, error)
+	send  func(context.Context, []granted) error
+	warnf func(format string, args ...any)
+
+	mu sync.Mutex
+	// have is what was delivered last, in the order of grants.
 	have []granted
-	due  time.Time
 }
 
 // openGrants prepares the delivery of what the job asks for; nil means that it
@@ -37,33 +40,80 @@ func (s *Stage) openGrants(client *pod.Client) (*granting, error) {
 	if err != nil || len(grants) == 0 {
 		return nil, err
 	}
-	return &granting{stage: s, client: client, pod: pod.Name(s.Job), grants: grants}, nil
+	return &granting{
+		grants: grants, get: s.grantedBy, warnf: s.Log.Warnf,
+		send: func(ctx context.Context, have []granted) error { return s.handOver(ctx, client, have) },
+	}, nil
 }
 
-// deliver gets every credential that is due, and hands all of them to the pod.
-func (g *granting) deliver(ctx context.Context) error {
-	all := make([]granted, len(g.grants))
-	g.due = time.Time{}
+// deliver gets every credential, and hands all of them to the pod. It returns
+// when each must be renewed.
+func (g *granting) deliver(ctx context.Context) ([]time.Time, error) {
+	g.have = make([]granted, len(g.grants))
+	due := make([]time.Time, len(g.grants))
 	for i, grant := range g.grants {
-		c, due, err := g.get(ctx, grant)
-		if err != nil {
-			return fmt.Errorf("the grant %s: %w", grant.Name, denied(err))
-		}
-		if all[i] = c; g.due.IsZero() || due.Before(g.due) {
-			g.due = due
+		var err error
+		if g.have[i], due[i], err = g.get(ctx, grant); err != nil {
+			return nil, fmt.Errorf("the grant %s: %w", grant.Name, denied(err))
 		}
 	}
-	g.have = all
-	return g.send(ctx)
+	return due, g.send(ctx, g.have)
 }
 
-// get asks Vault for one credential. What does not end is due in a day: no job
-// lives that long without another stage.
-func (g *granting) get(ctx context.Context, grant settings.Grant) (granted, time.Time, error) {
-	session := g.stage.creds.session(grant.AuthRole)
+// keepFresh renews what was granted until ctx ends, each for itself: one that
+// can't be renewed is no reason to let the others end.
+func (g *granting) keepFresh(ctx context.Context, due []time.Time) {
+	var workers sync.WaitGroup
+	for i := range g.grants {
+		workers.Go(func() { g.keepOne(ctx, i, due[i]) })
+	}
+	workers.Wait()
+}
+
+// keepOne renews one credential. The script that runs has what it has: what
+// can't be renewed is a warning, said once.
+func (g *granting) keepOne(ctx context.Context, i int, due time.Time) {
+	warned := false
+	for {
+		timer := time.NewTimer(max(time.Until(due), time.Second))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		next, err := g.renew(ctx, i)
+		if err == nil && time.Until(next) > 0 {
+			due, warned = next, false
+			continue
+		}
+		// Without an error Vault is away, and the old one still good.
+		due = time.Now().Add(renewPause)
+		if err != nil && ctx.Err() == nil && !warned {
+			warned = true
+			g.warnf("the grant %s is not renewed yet: %v", g.grants[i].Name, err)
+		}
+	}
+}
+
+func (g *granting) renew(ctx context.Context, i int) (due time.Time, err error) {
+	c, due, err := g.get(ctx, g.grants[i])
+	if err != nil || time.Until(due) <= 0 {
+		return due, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.have[i] = c
+	return due, g.send(ctx, g.have)
+}
+
+// grantedBy asks Vault for one credential. What does not end is due in a day: no
+// job lives that long without another stage.
+func (s *Stage) grantedBy(ctx context.Context, grant settings.Grant) (granted, time.Time, error) {
+	session := s.creds.session(grant.AuthRole)
 	switch grant.Kind {
 	case settings.GrantKubeconfig:
-		cluster, err := g.clusterOf(grant)
+		cluster, err := s.clusterOf(grant)
 		if err != nil {
 			return granted{}, time.Time{}, err
 		}
@@ -86,10 +136,10 @@ func (g *granting) get(ctx context.Context, grant settings.Grant) (granted, time
 	return granted{grant: grant, value: value, expires: never}, never, nil
 }
 
-// send hands over what there is. It is repeated when the connection breaks:
+// handOver gives the pod what there is. It is repeated when the connection breaks:
 // podlane-helper writes the same files again.
-func (g *granting) send(ctx context.Context) error {
-	d, err := delivery(g.have)
+func (s *Stage) handOver(ctx context.Context, client *pod.Client, have []granted) error {
+	d, err := delivery(have)
 	if err != nil {
 		return err
 	}
@@ -99,13 +149,14 @@ func (g *granting) send(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("encode what was granted: %w", err)
 	}
-	argv := pod.AgentCommand(pod.BuildContainer, g.stage.Settings, "grant")
-	budget := max(g.stage.Settings.Kubernetes.RetryBudget.D(), time.Nanosecond)
+	name := pod.Name(s.Job)
+	argv := pod.AgentCommand(pod.BuildContainer, s.Settings, "grant")
+	budget := max(s.Settings.Kubernetes.RetryBudget.D(), time.Nanosecond)
 	_, err = backoff.Retry(ctx, func() (struct{}, error) {
-		ctx, cancel := context.WithTimeout(ctx, g.stage.Settings.Kubernetes.RequestTimeout.D())
+		ctx, cancel := context.WithTimeout(ctx, s.Settings.Kubernetes.RequestTimeout.D())
 		defer cancel()
 		var said bytes.Buffer
-		err := g.client.Exec(ctx, g.pod, pod.BuildContainer, argv, pod.Streams{Stdin: bytes.NewReader(content), Stderr: &said})
+		err := client.Exec(ctx, name, pod.BuildContainer, argv, pod.Streams{Stdin: bytes.NewReader(content), Stderr: &said})
 		var exit *pod.ExitError
 		switch {
 		case err == nil:
@@ -113,7 +164,7 @@ func (g *granting) send(ctx context.Context) error {
 		case errors.As(err, &exit):
 			return struct{}{}, backoff.Permanent(fmt.Errorf("%s", bytes.TrimSpace(said.Bytes())))
 		}
-		if lost := g.client.WhyLost(ctx, g.pod); lost != nil {
+		if lost := client.WhyLost(ctx, name); lost != nil {
 			return struct{}{}, backoff.Permanent(lost)
 		}
 		return struct{}{}, err
@@ -126,9 +177,9 @@ func (g *granting) send(ctx context.Context) error {
 
 // clusterOf is the one that a kubeconfig leads to: podlane's own, unless the
 // grant names another.
-func (g *granting) clusterOf(grant settings.Grant) (pod.Cluster, error) {
+func (s *Stage) clusterOf(grant settings.Grant) (pod.Cluster, error) {
 	if grant.Server == "" {
-		return pod.ClusterOf(g.stage.Settings)
+		return pod.ClusterOf(s.Settings)
 	}
 	cluster := pod.Cluster{Server: grant.Server}
 	if grant.CAFile == "" {
@@ -137,29 +188,4 @@ func (g *granting) clusterOf(grant settings.Grant) (pod.Cluster, error) {
 	var err error
 	cluster.CA, err = os.ReadFile(grant.CAFile)
 	return cluster, err
-}
-
-// keepFresh renews what was granted until ctx ends. The script that runs has
-// what it has: what can't be renewed is a warning, said once.
-func (g *granting) keepFresh(ctx context.Context) {
-	warned := false
-	for {
-		timer := time.NewTimer(max(time.Until(g.due), time.Second))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
-		err := g.deliver(ctx)
-		if err == nil {
-			warned = false
-			continue
-		}
-		if ctx.Err() == nil && !warned {
-			warned = true
-			g.stage.Log.Warnf("what this job was granted is not renewed yet: %v", err)
-		}
-		g.due = time.Now().Add(renewPause)
-	}
 }

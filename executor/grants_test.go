@@ -1,9 +1,14 @@
 package executor
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -127,6 +132,64 @@ func TestDelivery(t *testing.T) {
 	if diff := cmp.Diff(wantFiles, d.Files); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
+}
+
+// One that can't be renewed does not keep the others from it, however long Vault
+// takes to say so.
+func TestGrantsAreRenewedEachForItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const life = 10 * time.Minute
+		var mu sync.Mutex
+		asked := map[string]int{}
+		var warnings, sent []string
+		g := &granting{
+			grants: []settings.Grant{{Name: "good"}, {Name: "refused"}, {Name: "stuck"}, {Name: "kept"}},
+			get: func(ctx context.Context, grant settings.Grant) (granted, time.Time, error) {
+				mu.Lock()
+				asked[grant.Name]++
+				n := asked[grant.Name]
+				mu.Unlock()
+				switch {
+				case n > 1 && grant.Name == "refused":
+					return granted{}, time.Time{}, errors.New("permission denied")
+				case n > 1 && grant.Name == "stuck":
+					<-ctx.Done()
+					return granted{}, time.Time{}, ctx.Err()
+				case n > 1 && grant.Name == "kept": // Vault is away, and the old one does
+					return granted{grant: grant, value: redact.New("kept 1")}, time.Now().Add(-time.Minute), nil
+				}
+				return granted{grant: grant, value: redact.New(fmt.Sprint(grant.Name, " ", n))}, time.Now().Add(life), nil
+			},
+			send: func(_ context.Context, have []granted) error {
+				var line string
+				for _, c := range have {
+					line += c.value.Reveal() + ", "
+				}
+				sent = append(sent, line)
+				return nil
+			},
+			warnf: func(format string, args ...any) {
+				mu.Lock()
+				defer mu.Unlock()
+				warnings = append(warnings, fmt.Sprintf(format, args...))
+			},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		due, err := g.deliver(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go g.keepFresh(ctx, due)
+		time.Sleep(2*life + time.Minute)
+		cancel()
+		synctest.Wait()
+		if sent[0] != "good 1, refused 1, stuck 1, kept 1, " || sent[len(sent)-1] != "good 3, refused 1, stuck 1, kept 1, " {
+			t.Errorf("handed over first %q and last %q", sent[0], sent[len(sent)-1])
+		}
+		if diff := cmp.Diff([]string{"the grant refused is not renewed yet: permission denied"}, warnings); diff != "" {
+			t.Errorf("warnings (-want +got):\n%s", diff)
+		}
+	})
 }
 
 // The pod mounts memory where podlane-helper looks for it.

@@ -100,10 +100,11 @@ func (s *Stage) equip(ctx context.Context, client *pod.Client, container string)
 	if err != nil || grants == nil {
 		return workers, stop, err
 	}
-	if err := grants.deliver(ctx); err != nil {
+	due, err := grants.deliver(ctx)
+	if err != nil {
 		return workers, stop, err
 	}
-	workers.Go(func() { grants.keepFresh(ctx) })
+	workers.Go(func() { grants.keepFresh(ctx, due) })
 	return workers, stop, nil
 }
 

@@ -79,3 +79,27 @@ func TestGrants(t *testing.T) {
 		}
 	}
 }
+
+// A kubeconfig goes on working in a script that outlives its token.
+func TestGrantIsRenewed(t *testing.T) {
+	t.Parallel()
+	needsStack(t)
+	b := newVaultBed(t, nil, bed.Settings{
+		"vault": {"address": quoted(shorten(t, shared.Stack.VaultAddress, 6))},
+		"[grants]#1": {
+			"name": `"cluster"`, "kind": `"kubeconfig"`, "auth_role": `"podlane-grant-cluster"`, "mount": `"kubernetes-@BED@"`,
+			"role": `"podlane-grant-cluster"`, "namespace": quoted(stackenv.Namespace),
+		},
+	}, "--grant", "name=cluster,kind=kubeconfig,account=podlane,namespaces="+stackenv.Namespace)
+	o := runOn(t, b, gitlabsim.JobSpec{
+		Variables: []gitlabsim.Variable{{Key: "PODLANE_GRANTS", Value: "cluster"}},
+		Script: []string{
+			`field() { sed -n 's/.*"'$1'": "\(.*\)".*/\1/p' $KUBECONFIG; }`,
+			"field certificate-authority-data | base64 -d > ca.pem",
+			`try() { { printf 'Authorization: Bearer '; cat "$(field tokenFile)"; } > /tmp/header; curl -sS --cacert ca.pem -H @/tmp/header $(field server)/api/v1/namespaces/` + stackenv.Namespace + `/pods -o /tmp/pods; grep -o PodList /tmp/pods; }`,
+			`try; cat "$(field tokenFile)" > /tmp/first`,
+			`while cmp -s "$(field tokenFile)" /tmp/first; do sleep 0.2; done; echo it is another one; try`,
+		},
+	})
+	o.succeeded(t, "\nPodList\n", "\nit is another one\nPodList\n")
+}
