@@ -60,23 +60,14 @@ func ago(t, now time.Time) string {
 	}
 }
 
-// most joins the first few of many.
-func most(items []string) string {
-	const few = 3
-	if len(items) <= few {
-		return strings.Join(items, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(items[:few], ", "), len(items)-few)
-}
-
 // notesOf tells what a saved cache lacks.
 func notesOf(r *podagent.SaveResult) string {
 	var notes strings.Builder
 	if len(r.Notes) > 0 {
-		notes.WriteString("; " + most(r.Notes))
+		notes.WriteString("; " + joblog.Few(r.Notes))
 	}
 	if len(r.Skipped) > 0 {
-		notes.WriteString("; without " + most(r.Skipped) + ": sockets, pipes and devices can't be saved")
+		notes.WriteString("; without " + joblog.Few(r.Skipped) + ": sockets, pipes and devices can't be saved")
 	}
 	return notes.String()
 }

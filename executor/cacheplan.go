@@ -154,6 +154,8 @@ type resolvedCache struct {
 	Key string
 	// Immutable says that an entry once written stays as it is.
 	Immutable bool
+	// Place stands for its paths.
+	Place key.Paths
 	// Candidates are where to look, best first.
 	Candidates []key.Candidate
 	// Family is what the keys of the same cache with other lockfiles have in
@@ -209,7 +211,7 @@ func (p *plannedCache) resolve(digests lockfileDigests) (*resolvedCache, error) 
 	if err != nil {
 		return nil, err
 	}
-	r := &resolvedCache{plannedCache: p, Key: clean, Immutable: p.immutable(clean, vars)}
+	r := &resolvedCache{plannedCache: p, Key: clean, Immutable: p.immutable(clean, vars), Place: key.PathsOf(p.Paths, p.Untracked)}
 	var wants []key.Want
 	for _, fallback := range p.fallbacks {
 		expanded, err := expand(fallback)
@@ -228,7 +230,7 @@ func (p *plannedCache) resolve(digests lockfileDigests) (*resolvedCache, error) 
 			wants = append(wants, want)
 		}
 	}
-	r.Candidates = key.Candidates(p.input.Scope, clean, wants)
+	r.Candidates = key.Candidates(p.input.Scope, clean, r.Place, wants)
 	r.Family = p.family(clean, digests)
 	return r, nil
 }

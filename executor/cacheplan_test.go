@@ -24,7 +24,9 @@ func (r *resolvedCache) line() string {
 		b.WriteString(" immutable")
 	}
 	for _, c := range r.Candidates[1:] {
-		b.WriteString(" | " + string(c.Scope) + " " + c.String())
+		if c.Prefix || !c.Any { // key's own tests have those of other paths
+			b.WriteString(" | " + string(c.Scope) + " " + c.String())
+		}
 	}
 	if r.Family != nil {
 		b.WriteString(" family " + r.Family.String())

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"podlane/cacheclient/key"
 	"podlane/cacheclient/store"
+	"podlane/internal/joblog"
 	"podlane/podagent"
 )
 
@@ -74,7 +76,7 @@ func (c *caching) restoreAll(ctx context.Context) {
 	done := c.seen.Phase("lookup")
 	var lookups sync.WaitGroup
 	for _, w := range wanted {
-		lookups.Go(func() { w.hit, w.notes, w.err = c.bucket.Find(ctx, c.space, w.Candidates) })
+		lookups.Go(func() { w.hit, w.notes, w.err = c.bucket.Find(ctx, c.space, w.Candidates, nil) })
 	}
 	lookups.Wait()
 	done()
@@ -88,24 +90,29 @@ func (c *caching) failed(name string, err error) {
 	c.seen.Cache("error", 0)
 }
 
+// maxUnusable is how many entries of one cache may turn out to be of no use
+// before the search ends.
+const maxUnusable = 5
+
 // restoreOne restores what was found, or else what comes after it: an entry
-// that turns out to be bad must not keep a good one away.
+// that turns out to be bad, or to hold none of the cache's paths, must not keep
+// a good one away.
 func (c *caching) restoreOne(ctx context.Context, w *restoring) {
-	var bad []string
+	var bad, others, unusable []string
 	candidates := w.Candidates
 	for {
 		switch {
-		case errors.Is(w.err, store.ErrNotFound):
-			c.missed(ctx, w, bad)
+		case errors.Is(w.err, store.ErrNotFound), len(unusable) == maxUnusable:
+			c.missed(ctx, w, bad, others)
 			return
 		case w.err != nil:
 			c.failed(w.Key, reason(ctx, w.err))
 			return
 		}
 		began := time.Now()
-		tree, err := c.unpack(ctx, w)
+		result, err := c.unpack(ctx, w)
 		if err == nil {
-			c.restored(w, tree, time.Since(began), bad)
+			c.restored(w, result, time.Since(began), bad)
 			return
 		}
 		var answer *podagent.CacheError
@@ -113,34 +120,29 @@ func (c *caching) restoreOne(ctx context.Context, w *restoring) {
 			c.failed(w.Key, reason(ctx, err))
 			return
 		}
-		if answer.Code == podagent.CacheDamaged {
-			err = c.judgeDamage(w, err)
+		switch answer.Code {
+		case podagent.CacheOther:
+			others = append(others, cmp.Or(w.hit.Object.Meta.Paths, "something else"))
+		case podagent.CacheDamaged:
+			c.noteDamage(w.hit.Object)
+			fallthrough
+		default:
+			bad = append(bad, fmt.Sprintf("%s: %v", shown(keyOf(w.hit)), err))
 		}
-		bad = append(bad, fmt.Sprintf("%s: %v", shown(keyOf(w.hit)), err))
-		at := slices.Index(candidates, w.hit.Candidate)
-		candidates = candidates[at+1:]
-		if len(candidates) == 0 {
-			w.err = store.ErrNotFound
-			continue
-		}
+		unusable = append(unusable, w.hit.Object.Name)
+		candidates = candidates[slices.Index(candidates, w.hit.Candidate):]
 		var notes []string
-		w.hit, notes, w.err = c.bucket.Find(ctx, c.space, candidates)
+		w.hit, notes, w.err = c.bucket.Find(ctx, c.space, candidates, func(object string) bool { return slices.Contains(unusable, object) })
 		w.notes = append(w.notes, notes...)
 	}
 }
 
-// judgeDamage lets the job's own entry take the place of one that is damaged,
-// but not of one that another cache has put under the same key.
-func (c *caching) judgeDamage(w *restoring, err error) error {
-	o := w.hit.Object
-	if o.Meta.Paths != "" && o.Meta.Paths != pathsDigest(w.plannedCache) {
-		return fmt.Errorf("%w; hint: it was saved by job %d, %s, which has other paths under the same key", err, o.Meta.Job, o.Meta.JobName)
-	}
+// noteDamage lets the job's own entry take the place of one that is damaged.
+func (c *caching) noteDamage(o store.Object) {
 	if c.state.Damaged == nil {
 		c.state.Damaged = map[string]string{}
 	}
 	c.state.Damaged[o.Name] = o.ETag
-	return err
 }
 
 // reason says why a stage ended, where its own deadline or the runner ended it.
@@ -170,7 +172,7 @@ func (c *caching) unpack(ctx context.Context, w *restoring) (*podagent.RestoreRe
 	done, err := link.do(ctx, cacheOrder{
 		CacheOrder: podagent.CacheOrder{Restore: &podagent.RestoreOrder{
 			Size: w.hit.Object.Size, Digest: w.hit.Object.Meta.Digest,
-			Paths: w.Paths, Untracked: w.Untracked, Limits: c.limits(),
+			Paths: w.Paths, Untracked: w.Untracked, Other: w.hit.OtherPaths(), Limits: c.limits(),
 		}},
 		sign:     reader.sign,
 		progress: c.progress(w.Key),
@@ -230,7 +232,13 @@ func (c *caching) restored(w *restoring, tree *podagent.RestoreResult, took time
 	}
 	c.state.Restored[w.hit.Object.Name] = restoredCache{Number: w.Number, Fingerprint: tree.Fingerprint, Modified: w.hit.Object.Modified}
 	scope := where(w.hit.Candidate, c.input.Scope)
+	if w.hit.OtherPaths() {
+		scope += ", saved with other paths"
+	}
 	what := contents(tree.CacheTree, "from", took)
+	if len(tree.Notes) > 0 {
+		what += "; " + joblog.Few(tree.Notes)
+	}
 	if w.hit.Candidate.Primary {
 		c.Log.Linef("cache %s: hit%s: %s%s", shown(w.Key), scope, what, because(bad))
 		c.seen.Cache("hit", tree.Size)
@@ -238,7 +246,7 @@ func (c *caching) restored(w *restoring, tree *podagent.RestoreResult, took time
 	}
 	changes := ""
 	if diff := key.Changes(w.hit.Object.Meta.Lockfiles, c.marks(w.plannedCache)); len(diff) > 0 && len(w.hit.Object.Meta.Lockfiles) > 0 {
-		changes = "; " + most(diff)
+		changes = "; " + joblog.Few(diff)
 	}
 	c.Log.Linef("cache %s: fallback hit %s%s: %s%s%s", shown(w.Key), shown(keyOf(w.hit)), scope, what, changes, because(bad))
 	c.seen.Cache("fallback", tree.Size)
@@ -253,7 +261,7 @@ func because(bad []string) string {
 }
 
 // missed tells about a miss, and why it may be one.
-func (c *caching) missed(ctx context.Context, w *restoring, bad []string) {
+func (c *caching) missed(ctx context.Context, w *restoring, bad, others []string) {
 	if len(bad) > 0 {
 		c.Log.Linef("cache %s: error: %s; the job goes on without", shown(w.Key), strings.Join(bad, "; "))
 		c.seen.Cache("error", 0)
@@ -261,13 +269,15 @@ func (c *caching) missed(ctx context.Context, w *restoring, bad []string) {
 	}
 	why := "there is no entry yet"
 	switch {
+	case len(others) > 0:
+		why = "its entries hold none of the paths, but " + joblog.Few(others)
 	case w.Family != nil:
 		why = c.whatChanged(ctx, w)
-	case len(w.Candidates) > len(c.input.Scope.Reads()):
+	case !w.Candidates[len(w.Candidates)-1].Primary:
 		why = "neither this key nor a fallback has an entry yet"
 	}
 	if len(w.notes) > 0 {
-		why += "; " + most(w.notes)
+		why += "; " + joblog.Few(w.notes)
 	}
 	c.Log.Linef("cache %s: miss: %s", w.Key, why)
 	c.seen.Cache("miss", 0)
@@ -278,9 +288,9 @@ func (c *caching) missed(ctx context.Context, w *restoring, bad []string) {
 func (c *caching) whatChanged(ctx context.Context, w *restoring) string {
 	var relatives []key.Candidate
 	for _, scope := range c.input.Scope.Reads() {
-		relatives = append(relatives, key.Candidate{Want: *w.Family, Scope: scope})
+		relatives = append(relatives, key.Candidate{Want: *w.Family, Scope: scope, Paths: w.Place, Any: true})
 	}
-	newest, _, err := c.bucket.Find(ctx, c.space, relatives)
+	newest, _, err := c.bucket.Find(ctx, c.space, relatives, nil)
 	if err != nil {
 		return "there is no entry for " + w.Family.String() + " yet"
 	}
@@ -289,5 +299,5 @@ func (c *caching) whatChanged(ctx context.Context, w *restoring) string {
 	if len(newest.Object.Meta.Lockfiles) == 0 || len(diff) == 0 {
 		return "other lockfiles " + saved
 	}
-	return most(diff) + " " + saved
+	return joblog.Few(diff) + " " + saved
 }

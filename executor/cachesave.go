@@ -2,16 +2,15 @@ package executor
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"podlane/cacheclient/store"
 	"podlane/cacheclient/transfer"
+	"podlane/internal/joblog"
 	"podlane/podagent"
 )
 
@@ -55,7 +54,7 @@ func (c *caching) saveOne(ctx context.Context, p *plannedCache) {
 		c.notSaved(p.Name, err)
 		return
 	}
-	save := &saving{caching: c, resolvedCache: r, object: c.space.Object(c.input.Scope, r.Key)}
+	save := &saving{caching: c, resolvedCache: r, object: c.space.Object(c.input.Scope, r.Key, r.Place)}
 	// Nothing is left of an upload that came to nothing, whatever ended it.
 	defer save.abort(ctx)
 	if err := save.run(ctx); err != nil {
@@ -120,7 +119,7 @@ func (p *plannedCache) whyEmpty(notes []string) string {
 	if len(notes) == 0 {
 		return "there are no such files"
 	}
-	return most(notes)
+	return joblog.Few(notes)
 }
 
 // pack has the pod pack the cache and send it, part by part.
@@ -162,7 +161,7 @@ func (s *saving) begun(ctx context.Context) (store.Upload, error) {
 	}
 	upload, err := s.bucket.CreateUpload(ctx, s.object, store.Meta{
 		Key: s.Key, Job: s.Job.ID, JobName: s.Job.JobInfo.Name, Ref: s.Job.GitInfo.Ref, Sha: s.Job.GitInfo.Sha,
-		Created: time.Now(), Paths: pathsDigest(s.plannedCache), Lockfiles: s.marks(s.plannedCache),
+		Created: time.Now(), Paths: s.what(), Lockfiles: s.marks(s.plannedCache),
 	})
 	if err == nil {
 		s.upload = &upload
@@ -170,10 +169,13 @@ func (s *saving) begun(ctx context.Context) (store.Upload, error) {
 	return upload, err
 }
 
-// pathsDigest tells caches with different contents under one key apart.
-func pathsDigest(p *plannedCache) string {
-	sum := sha256.Sum256([]byte(strings.Join(p.Paths, "\x00") + fmt.Sprint("\x00", p.Untracked)))
-	return hex.EncodeToString(sum[:8])
+// what are the cache's paths for people.
+func (p *plannedCache) what() string {
+	paths := slices.Clone(p.Paths)
+	if p.Untracked {
+		paths = append(paths, "(untracked)")
+	}
+	return strings.Join(paths, ", ")
 }
 
 // abortLimit bounds the end of an upload, also after a cancellation.

@@ -16,6 +16,7 @@ import (
 	"podlane/cacheclient/store"
 	"podlane/executor/gitlab"
 	"podlane/executor/settings"
+	"podlane/internal/joblog"
 	"podlane/internal/version"
 	"podlane/podagent"
 )
@@ -186,7 +187,7 @@ func (c *caching) lockfiles(ctx context.Context, matters func(*plannedCache) boo
 		}
 		if err != nil {
 			if globs, _ := lockfileGlobs(&c.input, name); len(globs) > 0 && errors.Is(err, key.ErrNoLockfile) {
-				err = fmt.Errorf("%w %s", err, most(globs))
+				err = fmt.Errorf("%w %s", err, joblog.Few(globs))
 			}
 			c.digests.Errors[name] = err
 		}
@@ -214,7 +215,7 @@ func (c *caching) readLockfiles(ctx context.Context, order *podagent.LockfilesOr
 		c.state.Lockfiles[name] = done.Lockfiles.Files[name]
 	}
 	if err == nil && len(done.Lockfiles.Notes) > 0 {
-		c.Log.Warnf("lockfiles: %s", most(done.Lockfiles.Notes))
+		c.Log.Warnf("lockfiles: %s", joblog.Few(done.Lockfiles.Notes))
 	}
 }
 

@@ -278,6 +278,7 @@ func TestCacheOrdersThatFail(t *testing.T) {
 		{name: "shorter than it was", object: whole[:len(whole)-100], code: CacheGone},
 		{name: "another archive", object: whole, change: func(o *RestoreOrder) { o.Digest = "00" }, code: CacheDamaged, want: "not the one that was saved"},
 		{name: "outside the paths", object: whole, change: func(o *RestoreOrder) { o.Paths = []string{"other"} }, code: CacheDamaged, want: "none of the cache's paths"},
+		{name: "nothing of the paths", object: whole, change: func(o *RestoreOrder) { o.Paths, o.Other = []string{"other"}, true }, code: CacheOther, want: "none of the cache's paths"},
 		{name: "too many files", object: whole, change: func(o *RestoreOrder) { o.Limits.Files = 3 }, code: CacheDamaged},
 		{
 			name: "no signature", object: whole, want: "vault is sealed",
@@ -304,6 +305,11 @@ func TestCacheOrdersThatFail(t *testing.T) {
 		}
 	}
 	store.object = whole
+	part := order
+	part.Paths, part.Other = []string{"deps/d1"}, true
+	if back := do(t, s, CacheOrder{Restore: &part}, store).Restore; back.Files != 6 || len(b.files()) != 8 {
+		t.Errorf("restored %+v: %v", back, b.files())
+	}
 	if back := do(t, s, CacheOrder{Restore: &order}, store).Restore; back.Files != 24 {
 		t.Errorf("restored %+v", back)
 	}

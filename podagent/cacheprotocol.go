@@ -113,6 +113,9 @@ const (
 	CacheGone CacheCode = "gone"
 	// CacheDamaged means that the object is no archive, or not a whole one.
 	CacheDamaged CacheCode = "damaged"
+	// CacheOther means that the archive holds none of the cache's paths, and was
+	// not said to.
+	CacheOther CacheCode = "other"
 	// CacheInterrupted means that the session ended first.
 	CacheInterrupted CacheCode = "interrupted"
 )
@@ -146,9 +149,12 @@ type RestoreOrder struct {
 	Digest string `json:"digest,omitempty"`
 	// Paths and Untracked are the cache's own: nothing else is created. Where
 	// Untracked is set everything in the project is the cache's own.
-	Paths     []string    `json:"paths,omitempty"`
-	Untracked bool        `json:"untracked,omitempty"`
-	Limits    CacheLimits `json:"limits"`
+	Paths     []string `json:"paths,omitempty"`
+	Untracked bool     `json:"untracked,omitempty"`
+	// Other says that the archive was saved with other paths: what is none of
+	// these is left out. Otherwise it makes the archive a damaged one.
+	Other  bool        `json:"other,omitempty"`
+	Limits CacheLimits `json:"limits"`
 }
 
 // CacheLimits bound what is packed and unpacked.
@@ -176,6 +182,8 @@ type CacheTree struct {
 // RestoreResult says what was restored.
 type RestoreResult struct {
 	CacheTree
+	// Notes say what was left out that the cache's paths name, one line each.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // SaveOrder asks for a cache's files to be packed and written as parts.

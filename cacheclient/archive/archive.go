@@ -17,6 +17,8 @@ var (
 	ErrFormat = errors.New("not a valid cache archive")
 	// ErrLimit means that an archive is too large to be taken.
 	ErrLimit = errors.New("cache is too large")
+	// ErrOther means that an archive holds nothing of what is wanted of it.
+	ErrOther = errors.New("it holds none of the cache's paths")
 	// ErrConflict means that what is there already cannot be replaced: a
 	// directory where the archive has a file, or the reverse.
 	ErrConflict = errors.New("in the way of the cache")

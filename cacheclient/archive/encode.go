@@ -1,6 +1,9 @@
 package archive
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"strings"
+)
 
 // kind is what an entry is.
 type kind byte
@@ -72,6 +75,31 @@ type indexWriter struct {
 	entries int
 	b       []byte
 	carried carried
+	dir     string // that the next entry is relative to
+	up      int    // directories left since the last entry
+}
+
+// enter notes how to get from the last entry's directory to dir, and puts in
+// the directories on the way that are not listed.
+func (w *indexWriter) enter(dir string) {
+	for w.dir != "" && !within(dir, w.dir) {
+		w.dir, _ = splitPath(w.dir)
+		w.up++
+	}
+	for w.dir != dir {
+		rest := strings.TrimPrefix(dir[len(w.dir):], "/")
+		name, _, _ := strings.Cut(rest, "/")
+		w.put(dir[:len(dir)-len(rest)+len(name)], &record{kind: kindImplied, name: []byte(name)})
+	}
+}
+
+// put adds the entry at a path, whose directory has been entered.
+func (w *indexWriter) put(path string, r *record) {
+	r.up, w.up = w.up, 0
+	if r.kind.isDir() {
+		w.dir = path
+	}
+	w.add(r)
 }
 
 func (w *indexWriter) add(r *record) {

@@ -35,25 +35,36 @@ func (f *fetched) release(frame fetchedFrame) { f.slots <- frame.data }
 // span is frames that are fetched as one range.
 type span struct{ first, end int }
 
-// spans cuts the archive into ranges.
+// spans cuts what is needed of the archive into ranges.
 func (x *Index) spans(connections int) []span {
-	total := int64(0)
-	if n := len(x.frames); n > 0 {
-		total = x.frames[n-1].offset + int64(x.frames[n-1].size)
-	}
-	length := min(max(total/int64(2*connections), shortestRange), longestRange)
+	length := min(max(x.wanted()/int64(2*connections), shortestRange), longestRange)
 	var all []span
 	for i := 0; i < len(x.frames); {
 		first, begin := i, x.frames[i].offset
-		for i < len(x.frames) && (i == first || x.frames[i].offset+int64(x.frames[i].size)-begin <= length) {
+		for i < len(x.frames) && x.needed.has(i) && (i == first || x.frames[i].offset+int64(x.frames[i].size)-begin <= length) {
 			i++
+		}
+		if i == first {
+			i++
+			continue
 		}
 		all = append(all, span{first, i})
 	}
 	return all
 }
 
-// fetchAll fetches all frames, by several connections at once and in about
+// wanted is how many bytes of the archive there are to fetch.
+func (x *Index) wanted() int64 {
+	n := int64(0)
+	for i := range x.frames {
+		if x.needed.has(i) {
+			n += int64(x.frames[i].size)
+		}
+	}
+	return n
+}
+
+// fetchAll fetches all frames that are needed, by several connections at once and in about
 // their order. The channel is closed when all are there or ctx has ended.
 func (r *restorer) fetchAll(ctx context.Context, cancel context.CancelCauseFunc) *fetched {
 	spans := r.tree.index.spans(r.options.Connections)

@@ -20,6 +20,7 @@ type Index struct {
 	first   cursor
 	frames  []frame
 	starts  []start // for each frame, before the first file that begins in it
+	needed  bitset  // frames that some file's contents lie in
 	splits  []split // files in more than one frame, in order
 	dirs    []dir   // in the order of the walk, root first
 	links   []int   // ordinals of files that hard links share, ascending
@@ -57,7 +58,7 @@ type split struct {
 // parseIndex reads an index and checks it against itself. body is the length of
 // all frames together.
 func parseIndex(b []byte, body int64, l Limits) (*Index, error) {
-	x := &Index{b: b, dirs: []dir{{implied: true, parent: -1}}}
+	x := &Index{b: b}
 	c := cursor{b: b}
 	if err := x.readFrames(&c, body, l); err != nil {
 		return nil, err
@@ -71,13 +72,16 @@ func parseIndex(b []byte, body int64, l Limits) (*Index, error) {
 	case n > uint64(len(b)):
 		return nil, fmt.Errorf("%w: its index is too short for %d entries", ErrFormat, n)
 	}
-	x.entries, c.left, c.ordinal = int(n), int(n), -1
+	return x, x.read(c, int(n))
+}
+
+// read makes the index of the entries that begin at a cursor.
+func (x *Index) read(c cursor, entries int) error {
+	x.dirs = []dir{{implied: true, parent: -1}}
+	x.entries, c.left, c.ordinal = entries, entries, -1
 	c.carried.modes = firstModes
 	x.first = c
-	if err := x.scan(); err != nil {
-		return nil, err
-	}
-	return x, nil
+	return x.scan()
 }
 
 // firstModes are what the first entries' modes are compared with.
@@ -134,7 +138,6 @@ func (x *Index) scan() error {
 	for len(x.starts) < len(x.frames) {
 		x.starts = append(x.starts, start{cursor: s.c, dir: s.dir})
 	}
-	x.summary.Entries = x.entries
 	x.summary.Fingerprint = s.print.sum()
 	x.links = s.shared.list()
 	return nil
@@ -195,6 +198,9 @@ func (s *scanner) entry(r *record, before start) error {
 			return s.c.broken("has a target with a zero byte")
 		}
 	}
+	if r.kind != kindImplied {
+		s.x.summary.Entries++
+	}
 	s.print.add(path, r)
 	if r.kind.isDir() {
 		s.dir = int32(len(s.x.dirs) - 1)
@@ -220,6 +226,9 @@ func (s *scanner) file(r *record, before start) error {
 	last := f
 	for r.data+r.size > x.frames[last].end() {
 		last++
+	}
+	for i := f; i <= last; i++ {
+		x.needed.set(i)
 	}
 	if last > f {
 		x.splits = append(x.splits, split{dir: s.dir, ordinal: int32(s.c.ordinal), record: *r, first: f, last: last})

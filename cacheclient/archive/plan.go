@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,9 +42,7 @@ type planner struct {
 	index    indexWriter
 	print    printer
 	summary  Summary
-	dir      string // that the next entry is relative to
-	up       int    // directories left since the last entry
-	length   int64  // of the tar so far
+	length   int64 // of the tar so far
 	segment  *segment
 	segments int
 	files    map[inode]packed // files with several names
@@ -96,15 +93,13 @@ func (p *planner) add(path string) error {
 		return err
 	}
 	dir, _ := splitPath(path)
-	p.enter(dir)
-	r.up, p.up = p.up, 0
+	p.index.enter(dir)
 	header := tarHeader{
 		kind: '0', name: []byte(path), mode: r.mode, uid: r.uid, gid: r.gid, seconds: r.seconds, size: r.size,
 	}
 	switch r.kind {
 	case kindDir:
 		header.kind, header.name, header.size = '5', append(header.name, '/'), 0
-		p.dir = path
 	case kindSymlink:
 		header.kind, header.link, header.mode = '2', r.target, 0o777
 	case kindFile:
@@ -126,22 +121,6 @@ func (p *planner) link(r *record, header *tarHeader, id inode, path string) {
 	p.files[id] = packed{ordinal: p.index.entries, path: path}
 }
 
-// enter notes how to get from the last entry's directory to dir, and puts in
-// the directories on the way that are not listed.
-func (p *planner) enter(dir string) {
-	for p.dir != "" && !within(dir, p.dir) {
-		p.dir, _ = splitPath(p.dir)
-		p.up++
-	}
-	for p.dir != dir {
-		rest := strings.TrimPrefix(dir[len(p.dir):], "/")
-		name, _, _ := strings.Cut(rest, "/")
-		p.dir = dir[:len(dir)-len(rest)+len(name)]
-		p.index.add(&record{kind: kindImplied, up: p.up, name: []byte(name)})
-		p.up = 0
-	}
-}
-
 // place gives an entry its place in the tar.
 func (p *planner) place(path string, r *record, header tarHeader) error {
 	head, size := header.length(), header.size
@@ -153,7 +132,7 @@ func (p *planner) place(path string, r *record, header tarHeader) error {
 		s = p.room()
 	}
 	r.data = p.length + head
-	p.index.add(r)
+	p.index.put(path, r)
 	p.print.add([]byte(path), r)
 	p.summary.Entries++
 	p.summary.Bytes += size

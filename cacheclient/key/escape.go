@@ -17,8 +17,8 @@ const (
 	ellipsis = "…"
 
 	// A name is one file name on servers that keep objects as files: at most
-	// 255 bytes, of which the dot and the digest take 65.
-	maxHead     = 140
+	// 255 bytes, of which the digests and their dots take 82.
+	maxHead     = 131
 	maxTail     = 40
 	maxReadable = maxHead + len(cut) + maxTail
 )

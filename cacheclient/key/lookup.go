@@ -54,37 +54,54 @@ func Fallback(raw string) (Want, error) {
 // belong to other keys of the same start is not looked for.
 func (w Want) Matches(e Entry) bool {
 	if !w.Prefix {
-		return e.escaped == readable(w.Key)
+		return e.name == name(w.Key)
 	}
 	return strings.HasPrefix(e.escaped, escaped(w.Key)) && strings.HasSuffix(e.escaped, escaped(w.Counter))
 }
 
-// Candidate is one place to look in.
+// Candidate is one place to look in, or several of which the best is meant.
 type Candidate struct {
 	Want
 	Scope Scope
 	// Primary says that this is the job's own key and not a fallback.
 	Primary bool
+	// Paths are the job's own.
+	Paths Paths
+	// Any takes entries with other paths, too, but rather one with these.
+	Any bool
 }
 
+// One reports whether only one object can be meant.
+func (c Candidate) One() bool { return !c.Prefix && !c.Any }
+
 // Candidates returns where to look for a job's cache, best first: each key in
-// turn, in each scope that the job may read. fallbacks come after key.
-func Candidates(own Scope, key string, fallbacks []Want) []Candidate {
+// turn, in each scope that the job may read, and where no scope has an entry
+// with the job's own paths, one with others. fallbacks come after key.
+func Candidates(own Scope, key string, paths Paths, fallbacks []Want) []Candidate {
 	wants := append([]Want{{Key: key}}, fallbacks...)
 	var out []Candidate
 	for i, want := range wants {
-		for _, scope := range own.Reads() {
-			out = append(out, Candidate{Want: want, Scope: scope, Primary: i == 0})
+		for _, others := range []bool{false, true} {
+			if want.Prefix && !others {
+				continue // one list has both
+			}
+			for _, scope := range own.Reads() {
+				out = append(out, Candidate{Want: want, Scope: scope, Primary: i == 0, Paths: paths, Any: others})
+			}
 		}
 	}
 	return out
 }
 
 // Objects returns the object's name, or what the names of all objects start
-// with if the candidate is a prefix.
+// with if there may be several.
 func (s Space) Objects(c Candidate) string {
-	if c.Prefix {
+	switch {
+	case c.Prefix:
 		return s.Dir(c.Scope) + escaped(c.Key)
+	case c.Any:
+		return s.Dir(c.Scope) + name(c.Key)
+	default:
+		return s.Object(c.Scope, c.Key, c.Paths)
 	}
-	return s.Object(c.Scope, c.Key)
 }

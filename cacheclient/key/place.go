@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -91,21 +92,41 @@ func (s Space) Dir(scope Scope) string {
 	return path.Join(s.prefix, s.instance, strconv.FormatInt(s.project, 10), string(scope)) + "/"
 }
 
-// Object returns the object name of a key's entry:
+// Paths stands for what a cache is made of: caches of other paths under the
+// same key are other entries. It is 16 hex digits.
+type Paths string
+
+// PathsOf returns what stands for cleaned paths in object names, in whatever
+// order they are written.
+func PathsOf(paths []string, untracked bool) Paths {
+	h := sha256.New()
+	for _, p := range slices.Compact(slices.Sorted(slices.Values(paths))) {
+		h.Write(append([]byte(p), 0))
+	}
+	if untracked {
+		h.Write([]byte{0})
+	}
+	return Paths(hex.EncodeToString(h.Sum(nil)[:pathsDigits/2]))
+}
+
+const pathsDigits = 16
+
+// Object returns the object name of a key's entry with some paths:
 //
-//	<prefix>/<instance>/<project_id>/<scope>/<readable key>.<SHA-256 of the key>
+//	<prefix>/<instance>/<project_id>/<scope>/<readable key>.<SHA-256 of the key>.<digest of the paths>
 //
-// The digest makes the name unique. The readable part is there so that a prefix
+// The digests make the name unique. The readable part is there so that a prefix
 // of keys can be listed with ListObjectsV2 alone, without a request an entry
 // and without an index that could be out of step; it holds no slash and nothing
 // else that a job could leave the directory with.
-func (s Space) Object(scope Scope, key string) string {
-	return s.Dir(scope) + name(key)
+func (s Space) Object(scope Scope, key string, paths Paths) string {
+	return s.Dir(scope) + name(key) + string(paths)
 }
 
+// name is what the names of all entries of a key start with.
 func name(key string) string {
 	sum := sha256.Sum256([]byte(key))
-	return readable(key) + "." + hex.EncodeToString(sum[:])
+	return readable(key) + "." + hex.EncodeToString(sum[:]) + "."
 }
 
 // Parse takes the name of an object of this space apart.
@@ -121,8 +142,11 @@ type Entry struct {
 	Readable string
 	// Whole says that Readable is the key.
 	Whole bool
+	// Paths stands for the cache's paths.
+	Paths Paths
 
 	escaped string
+	name    string // with the key's digest, but without Paths
 }
 
 var errNotEntry = errors.New("not the name of a cache entry")
@@ -147,16 +171,17 @@ func ParseObject(prefix, object string) (Entry, error) {
 		return Entry{}, fmt.Errorf("%s: %w", object, errNotEntry)
 	}
 	e := Entry{Instance: parts[0], Project: project, Scope: scope}
-	dot := len(parts[3]) - 2*sha256.Size - 1
-	if dot < 1 || parts[3][dot] != '.' {
+	end := len(parts[3]) - pathsDigits
+	dot := end - 1 - 2*sha256.Size - 1
+	if dot < 1 || parts[3][dot] != '.' || parts[3][end-1] != '.' || !isName(parts[3][end:]) {
 		return Entry{}, fmt.Errorf("%s: %w", object, errNotEntry)
 	}
-	e.escaped = parts[3][:dot]
+	e.escaped, e.name, e.Paths = parts[3][:dot], parts[3][:end], Paths(parts[3][end:])
 	if e.Readable, e.Whole, err = unescape(e.escaped); err != nil {
 		return Entry{}, fmt.Errorf("%s: %w: %w", object, errNotEntry, err)
 	}
 	// What claims to be the whole key must be the one that the digest is of.
-	if e.Whole && name(e.Readable) != parts[3] {
+	if e.Whole && name(e.Readable) != e.name {
 		return Entry{}, fmt.Errorf("%s: %w: the digest is another key's", object, errNotEntry)
 	}
 	return e, nil

@@ -1,6 +1,7 @@
 package key
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -16,10 +17,24 @@ func space(t testing.TB, prefix string) Space {
 	return s
 }
 
+var somePaths = PathsOf([]string{"deps"}, true)
+
+func TestPathsOf(t *testing.T) {
+	same := PathsOf([]string{"a", "b"}, false)
+	if got := PathsOf([]string{"b", "a", "b"}, false); got != same {
+		t.Errorf("the order counts: %s and %s", got, same)
+	}
+	for _, other := range []Paths{PathsOf([]string{"a", "b"}, true), PathsOf([]string{"ab"}, false), PathsOf([]string{"a"}, false), PathsOf(nil, true)} {
+		if other == same {
+			t.Errorf("different paths are both %s", same)
+		}
+	}
+}
+
 func TestObject(t *testing.T) {
-	// printf %s 'frontend/go-1.26 x' | sha256sum
-	want := "podlane/ci/b84e2e8d/42/protected/frontend!2Fgo-1.26!20x.e5847b4f3d8fef0a78ca07fca8af7f4386cdc35c2066395b0b072eb4772183d7"
-	if got := space(t, "/podlane/ci/").Object(Protected, "frontend/go-1.26 x"); got != want {
+	// printf %s 'frontend/go-1.26 x' | sha256sum; printf 'a\0b/*\0' | sha256sum | cut -c1-16
+	want := "podlane/ci/b84e2e8d/42/protected/frontend!2Fgo-1.26!20x.e5847b4f3d8fef0a78ca07fca8af7f4386cdc35c2066395b0b072eb4772183d7.17b502b59e5b1e8a"
+	if got := space(t, "/podlane/ci/").Object(Protected, "frontend/go-1.26 x", PathsOf([]string{"b/*", "a", "a"}, false)); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if got := space(t, "").Dir(Unprotected); got != "b84e2e8d/42/unprotected/" {
@@ -49,9 +64,9 @@ func TestNewSpaceRefuses(t *testing.T) {
 }
 
 func TestParseObjectRefuses(t *testing.T) {
-	good := space(t, "p").Object(Protected, "key")
+	good := space(t, "p").Object(Protected, "key", somePaths)
 	for _, object := range []string{
-		"", "p", "p/", "other" + good, strings.TrimPrefix(good, "p/"), good + "x", good[:len(good)-1],
+		"", "p", "p/", "other" + good, strings.TrimPrefix(good, "p/"), good + "x", good + "/", good[:len(good)-1], good[:len(good)-17], good[:len(good)-17] + "-" + good[len(good)-16:],
 		strings.Replace(good, "protected", "trusted", 1), strings.Replace(good, "/42/", "/x/", 1),
 		strings.Replace(good, "key.", "yek.", 1), strings.Replace(good, "key.", "!.", 1), strings.Replace(good, "key.", "!zz.", 1),
 		strings.Replace(good, "key.", ".", 1), good + "/more",
@@ -117,7 +132,7 @@ func TestWantMatches(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, err := ParseObject("", space(t, "").Object(Protected, tt.key))
+		e, err := ParseObject("", space(t, "").Object(Protected, tt.key, somePaths))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +140,7 @@ func TestWantMatches(t *testing.T) {
 			t.Errorf("%q matches %.30q: %v, want %v", tt.fallback, tt.key, got, tt.want)
 		}
 		if tt.want {
-			if object, start := space(t, "").Object(Protected, tt.key), space(t, "").Objects(Candidate{Want: w, Scope: Protected}); !strings.HasPrefix(object, start) {
+			if object, start := space(t, "").Object(Protected, tt.key, somePaths), space(t, "").Objects(Candidate{Want: w, Scope: Protected}); !strings.HasPrefix(object, start) {
 				t.Errorf("%s does not start with %s: listing would not find it", object, start)
 			}
 		}
@@ -138,14 +153,18 @@ func TestCandidates(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, c := range Candidates(Unprotected, "n-1", []Want{prefix}) {
-		got = append(got, string(c.Scope)+" "+c.String())
+	for _, c := range Candidates(Unprotected, "n-1", somePaths, []Want{{Key: "n"}, prefix}) {
+		got = append(got, fmt.Sprintf("%s %s %v", c.Scope, c, c.Any))
 	}
-	want := []string{"unprotected n-1", "protected n-1", "unprotected n-*", "protected n-*"}
+	want := []string{
+		"unprotected n-1 false", "protected n-1 false", "unprotected n-1 true", "protected n-1 true",
+		"unprotected n false", "protected n false", "unprotected n true", "protected n true",
+		"unprotected n-* true", "protected n-* true",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	for _, c := range Candidates(Protected, "n-1", []Want{prefix}) {
+	for _, c := range Candidates(Protected, "n-1", somePaths, []Want{prefix}) {
 		if c.Scope != Protected {
 			t.Errorf("a protected job would read %s", c.Scope)
 		}
@@ -162,7 +181,7 @@ func FuzzObject(f *testing.F) {
 			return
 		}
 		s := space(t, "p")
-		object := s.Object(Unprotected, key)
+		object := s.Object(Unprotected, key, somePaths)
 		name, ok := strings.CutPrefix(object, "p/b84e2e8d/42/unprotected/")
 		if !ok || strings.Contains(name, "/") || len(name) > 255 || name == "." || name == ".." {
 			t.Fatalf("%q leads to %s", raw, object)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"sync"
 
 	"podlane/cacheclient/key"
@@ -13,71 +15,96 @@ import (
 type Hit struct {
 	Object    Object // with its metadata
 	Candidate key.Candidate
+	// Paths stand for the paths that it was saved with.
+	Paths key.Paths
 }
 
-// Find returns the best of the candidates that is there. If there is none, the
-// error is ErrNotFound, and notes say what couldn't be looked up for lack of
-// permission. Any other error means that nobody knows.
-func (s *Store) Find(ctx context.Context, space key.Space, candidates []key.Candidate) (hit Hit, notes []string, err error) {
-	primaries := s.headPrimaries(ctx, space, candidates)
-	for i, c := range candidates {
-		var o Object
-		var err error
-		if c.Prefix {
-			o, err = s.newestMatch(ctx, space, c)
-		} else if r, ok := primaries[i]; ok {
-			o, err = r.object, r.err
-		} else {
-			o, err = s.Head(ctx, space.Object(c.Scope, c.Key))
+// OtherPaths reports whether it was saved with other paths than the job's.
+func (h Hit) OtherPaths() bool { return h.Paths != h.Candidate.Paths }
+
+// Find returns the best of the candidates that is there and that skip, which may
+// be nil, does not refuse by its object's name. If there is none, the error is
+// ErrNotFound, and notes say what couldn't be looked up for lack of permission.
+// Any other error means that nobody knows.
+//
+// What differs in its scope only is asked for at once: the job's own key is
+// almost always all there is to find, and each answer takes a round trip.
+func (s *Store) Find(ctx context.Context, space key.Space, candidates []key.Candidate, skip func(object string) bool) (hit Hit, notes []string, err error) {
+	for len(candidates) > 0 {
+		n := 1
+		for n < len(candidates) && candidates[n].Want == candidates[0].Want && candidates[n].Any == candidates[0].Any {
+			n++
 		}
-		switch {
-		case err == nil:
-			return Hit{Object: o, Candidate: c}, notes, nil
-		case errors.Is(err, ErrDenied):
-			notes = append(notes, fmt.Sprintf("%s can't be looked up in the %s caches: %v", c, c.Scope, err))
-		case !errors.Is(err, ErrNotFound):
-			return Hit{}, notes, err
-		case NotListed(err):
-			notes = append(notes, fmt.Sprintf("%s is not in the %s caches, or may not be read there", c, c.Scope))
+		asked := candidates[:n]
+		candidates = candidates[n:]
+		objects, errs := make([]Object, n), make([]error, n)
+		var lookups sync.WaitGroup
+		for i, c := range asked {
+			lookups.Go(func() { objects[i], errs[i] = s.lookUp(ctx, space, c, skip) })
+		}
+		lookups.Wait()
+		for i, c := range asked {
+			switch err := errs[i]; {
+			case err == nil:
+				e, err := space.Parse(objects[i].Name)
+				return Hit{Object: objects[i], Candidate: c, Paths: e.Paths}, notes, err
+			case errors.Is(err, ErrDenied):
+				// Without the right to list, entries with other paths are nobody's.
+				if c.Prefix || !c.Any {
+					notes = append(notes, fmt.Sprintf("%s can't be looked up in the %s caches: %v", c, c.Scope, err))
+				}
+			case !errors.Is(err, ErrNotFound):
+				return Hit{}, notes, err
+			case NotListed(err):
+				notes = append(notes, fmt.Sprintf("%s is not in the %s caches, or may not be read there", c, c.Scope))
+			}
 		}
 	}
 	return Hit{}, notes, ErrNotFound
 }
 
-type headed struct {
-	object Object
-	err    error
+// lookUp finds a candidate's entry and its metadata.
+func (s *Store) lookUp(ctx context.Context, space key.Space, c key.Candidate, skip func(object string) bool) (Object, error) {
+	name := space.Objects(c)
+	if !c.One() {
+		var err error
+		if name, err = s.best(ctx, space, c, skip); err != nil {
+			return Object{}, err
+		}
+	} else if skip != nil && skip(name) {
+		return Object{}, absent("look up", name)
+	}
+	return s.Head(ctx, name)
 }
 
-// headPrimaries looks the job's own key up in all its scopes at once: that is
-// almost always all there is to find, and each answer takes a round trip.
-func (s *Store) headPrimaries(ctx context.Context, space key.Space, candidates []key.Candidate) map[int]headed {
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	found := map[int]headed{}
-	for i, c := range candidates {
-		if !c.Primary || c.Prefix {
+func absent(op, name string) error {
+	return &Error{Op: op, Object: name, Kind: ErrNotFound, Status: http.StatusOK}
+}
+
+// best lists what a candidate may mean: the newest entry with its paths or, if
+// there is none, the newest of all.
+func (s *Store) best(ctx context.Context, space key.Space, c key.Candidate, skip func(object string) bool) (string, error) {
+	prefix := space.Objects(c)
+	var found []Object
+	own := false
+	for o, err := range s.List(ctx, prefix) {
+		if err != nil {
+			return "", err
+		}
+		e, err := space.Parse(o.Name)
+		if err != nil || !c.Matches(e) || skip != nil && skip(o.Name) {
 			continue
 		}
-		wg.Go(func() {
-			o, err := s.Head(ctx, space.Object(c.Scope, c.Key))
-			mu.Lock()
-			defer mu.Unlock()
-			found[i] = headed{o, err}
-		})
+		mine := e.Paths == c.Paths
+		if mine && !own {
+			own, found = true, nil
+		}
+		if mine == own {
+			found = append(found, o)
+		}
 	}
-	wg.Wait()
-	return found
-}
-
-// newestMatch finds a fallback's entry and its metadata.
-func (s *Store) newestMatch(ctx context.Context, space key.Space, c key.Candidate) (Object, error) {
-	newest, err := s.Newest(ctx, space.Objects(c), func(o Object) bool {
-		e, err := space.Parse(o.Name)
-		return err == nil && c.Matches(e)
-	})
-	if err != nil {
-		return Object{}, err
+	if len(found) == 0 {
+		return "", absent("list", prefix)
 	}
-	return s.Head(ctx, newest.Name)
+	return slices.MaxFunc(found, newer).Name, nil
 }

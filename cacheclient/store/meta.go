@@ -28,8 +28,7 @@ type Meta struct {
 	// Refreshed is when it was last written anew to outlive the bucket's
 	// lifecycle; zero if never.
 	Refreshed time.Time
-	// Paths is a digest of the cache's paths, for those who ask why an entry
-	// lacks something.
+	// Paths are the cache's paths as people read them.
 	Paths string
 	// Digest, Fingerprint, Files and Bytes are the archive's summary. They are
 	// known only where the archive was complete before its upload began.
@@ -101,7 +100,7 @@ func (m Meta) encode() map[string]string {
 	if len(m.Lockfiles) > 0 {
 		out[metaLockfiles] = encodeMarks(m.Lockfiles)
 	}
-	for _, name := range []string{metaLockfiles, metaJobName, metaRef, metaKey, metaPaths} {
+	for _, name := range []string{metaLockfiles, metaPaths, metaJobName, metaRef, metaKey} {
 		if size(out) > maxMeta {
 			delete(out, name)
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -107,23 +106,10 @@ func (s *Store) page(ctx context.Context, pages *s3.ListObjectsV2Paginator, pref
 	return page, err
 }
 
-// Newest returns the object that was written or refreshed last of those whose
-// names start with prefix and that match. All pages are read: the newest may be
-// on any. Of several from the same second, any may come, but always the same.
-func (s *Store) Newest(ctx context.Context, prefix string, match func(Object) bool) (Object, error) {
-	var newest Object
-	for o, err := range s.List(ctx, prefix) {
-		if err != nil {
-			return Object{}, err
-		}
-		if match(o) && (newest.Name == "" || cmp.Or(o.Modified.Compare(newest.Modified), strings.Compare(o.Name, newest.Name)) > 0) {
-			newest = o
-		}
-	}
-	if newest.Name == "" {
-		return Object{}, &Error{Op: "list", Object: prefix, Kind: ErrNotFound, Status: http.StatusOK}
-	}
-	return newest, nil
+// newer orders objects by when they were written or refreshed. Of several from
+// the same second any may be the newest, but always the same.
+func newer(a, b Object) int {
+	return cmp.Or(a.Modified.Compare(b.Modified), strings.Compare(a.Name, b.Name))
 }
 
 // ReadRange opens n bytes of an object from an offset on, of the version with

@@ -18,6 +18,7 @@ import (
 	"podlane/cacheclient/archive"
 	"podlane/cacheclient/match"
 	"podlane/cacheclient/transfer"
+	"podlane/internal/joblog"
 	"podlane/internal/redact"
 	"podlane/internal/version"
 	"podlane/podagent"
@@ -145,6 +146,11 @@ func (w cacheWorker) restore(ctx context.Context, at podagent.CachePlace, o *pod
 	defer client.Close()
 	reader := client.Reader(signer{link}, o.Size)
 	index, err := readIndex(ctx, reader, o)
+	allow := match.Allow(at.Project, match.Selection{Paths: o.Paths, Untracked: o.Untracked})
+	var lost []string
+	if err == nil && o.Other {
+		index, lost, err = index.Only(allow)
+	}
 	if err != nil {
 		return nil, coded(err)
 	}
@@ -154,7 +160,7 @@ func (w cacheWorker) restore(ctx context.Context, at podagent.CachePlace, o *pod
 	var created []string
 	summary, err := archive.Restore(ctx, at.Project, index, reader.Fetch, archive.RestoreOptions{
 		Progress: &progress,
-		Allow:    match.Allow(at.Project, match.Selection{Paths: o.Paths, Untracked: o.Untracked}),
+		Allow:    allow,
 		Begin: func(paths []string) error {
 			created = paths
 			return os.WriteFile(journal(at), archive.EncodeJournal(paths), 0o600)
@@ -172,7 +178,11 @@ func (w cacheWorker) restore(ctx context.Context, at podagent.CachePlace, o *pod
 	if err != nil {
 		return nil, coded(err)
 	}
-	return &podagent.RestoreResult{CacheTree: tree(summary, began)}, nil
+	result := &podagent.RestoreResult{CacheTree: tree(summary, began)}
+	if len(lost) > 0 {
+		result.Notes = []string{fmt.Sprintf("without %s, hard links whose files are none of the paths", joblog.Few(lost))}
+	}
+	return result, nil
 }
 
 // readIndex fetches the end of an archive, as much of it as it takes.
@@ -292,6 +302,8 @@ func report(ctx context.Context, progress *archive.Progress, link podagent.Cache
 func coded(err error) error {
 	code := podagent.CacheFailed
 	switch {
+	case errors.Is(err, archive.ErrOther):
+		code = podagent.CacheOther
 	case errors.Is(err, archive.ErrFormat), errors.Is(err, archive.ErrLimit):
 		code = podagent.CacheDamaged
 	case errors.Is(err, transfer.ErrChanged), errors.Is(err, transfer.ErrGone):

@@ -73,8 +73,8 @@ func (c *cacheCommands) with(do func(ctx context.Context, admin *cacheadmin.Admi
 
 func (c *cacheCommands) show(entries []cacheadmin.Entry) error {
 	now := time.Now()
-	return show(c.stdout, c.json, entries, []string{"KEY", "PROJECT", "SCOPE", "SIZE", "AGE", "OBJECT"}, func(e cacheadmin.Entry) []string {
-		return []string{e.Key, strconv.FormatInt(e.Project, 10), string(e.Scope), joblog.Size(e.Size), age(now.Sub(e.Modified)), e.Object}
+	return show(c.stdout, c.json, entries, []string{"KEY", "PROJECT", "SCOPE", "SIZE", "AGE", "PATHS", "OBJECT"}, func(e cacheadmin.Entry) []string {
+		return []string{e.Key, strconv.FormatInt(e.Project, 10), string(e.Scope), joblog.Size(e.Size), age(now.Sub(e.Modified)), string(e.PathsID), e.Object}
 	})
 }
 
@@ -133,6 +133,7 @@ func (c *cacheCommands) showDetails(d cacheadmin.Details, files bool) error {
 	rows := [][2]string{
 		{"key", d.Key},
 		{"object", d.Object},
+		{"paths", d.Paths},
 		{"scope", fmt.Sprintf("%s, project %d", d.Scope, d.Project)},
 		{"size", fmt.Sprintf("%s, unpacked %s in %d files", joblog.Size(d.Size), joblog.Size(d.Unpacked), d.Files)},
 		{"created", date(d.Created)},

@@ -56,8 +56,8 @@ type Entry struct {
 	// Modified is when it was written or refreshed.
 	Modified time.Time `json:"modified"`
 	Object   string    `json:"object"`
-
-	etag string
+	// PathsID tells entries of one key with different paths apart.
+	PathsID key.Paths `json:"paths_id"`
 }
 
 // Filter says which entries are meant; zero values mean all.
@@ -89,10 +89,7 @@ func (a *Admin) List(ctx context.Context, f Filter) ([]Entry, error) {
 		if err != nil || !f.matches(parsed, o, want) {
 			continue // somebody else's objects are none of our business
 		}
-		entries = append(entries, Entry{
-			Key: parsed.Readable, Shortened: !parsed.Whole, Project: parsed.Project, Scope: parsed.Scope, Instance: parsed.Instance,
-			Size: o.Size, Modified: o.Modified, Object: o.Name, etag: o.ETag,
-		})
+		entries = append(entries, entryOf(parsed, o))
 	}
 	slices.SortFunc(entries, func(a, b Entry) int {
 		return cmp.Or(b.Modified.Compare(a.Modified), strings.Compare(a.Object, b.Object))
@@ -150,10 +147,14 @@ func (a *Admin) object(ctx context.Context, name string) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
+	return entryOf(parsed, o), nil
+}
+
+func entryOf(e key.Entry, o store.Object) Entry {
 	return Entry{
-		Key: parsed.Readable, Shortened: !parsed.Whole, Project: parsed.Project, Scope: parsed.Scope, Instance: parsed.Instance,
-		Size: o.Size, Modified: o.Modified, Object: name, etag: o.ETag,
-	}, nil
+		Key: e.Readable, Shortened: !e.Whole, Project: e.Project, Scope: e.Scope, Instance: e.Instance,
+		Size: o.Size, Modified: o.Modified, Object: o.Name, PathsID: e.Paths,
+	}
 }
 
 // atOnce is how many deletions are under way at once.

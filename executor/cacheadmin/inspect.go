@@ -16,6 +16,7 @@ import (
 // Details are what an entry says about itself.
 type Details struct {
 	Entry
+	Paths     string    `json:"paths,omitempty"`
 	Job       int64     `json:"job_id,omitempty"`
 	JobName   string    `json:"job_name,omitempty"`
 	Ref       string    `json:"ref,omitempty"`
@@ -48,7 +49,7 @@ func (a *Admin) Inspect(ctx context.Context, e Entry, content bool) (Details, er
 		return Details{}, err
 	}
 	d := Details{
-		Entry: e, Job: o.Meta.Job, JobName: o.Meta.JobName, Ref: o.Meta.Ref, Sha: o.Meta.Sha,
+		Entry: e, Paths: o.Meta.Paths, Job: o.Meta.Job, JobName: o.Meta.JobName, Ref: o.Meta.Ref, Sha: o.Meta.Sha,
 		Created: o.Meta.Created, Refreshed: o.Meta.Refreshed, Lockfiles: o.Meta.Lockfiles,
 	}
 	if d.Shortened && o.Meta.Key != "" {

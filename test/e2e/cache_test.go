@@ -138,9 +138,46 @@ func TestCacheKeywords(t *testing.T) {
 			{Key: "always", Paths: []string{"a"}, When: "always"},
 		},
 	})
-	o.failed(t, 3, "cache gen-2: fallback hit gen-1: 1 file", "cache loose: hit: 3 files", "cache after failure: fallback hit pushed",
+	o.failed(t, 3, "cache gen-2: fallback hit gen-1, saved with other paths: 1 file", "cache loose: hit: 3 files", "cache after failure: fallback hit pushed",
 		"cache after failure: saved: 1 file", "cache always: saved: 1 file")
 	o.doesNotLog(t, "cache gen-2: saved")
+}
+
+// Caches of one key with different paths are different entries; where the job's
+// own is not there yet, another one gives what it has of the paths.
+func TestCacheOfOtherPaths(t *testing.T) {
+	t.Parallel()
+	b := cacheBed(t, nil)
+	p := project(t, b, map[string]string{"lock": "1"})
+	spec := gitlabsim.JobSpec{
+		Project: p, Variables: []gitlabsim.Variable{{Key: "LOCKFILES_A", Value: "lock"}},
+		Script: []string{"mkdir -p a/x b; echo ax > a/x/f; echo a > a/f; ln a/f b/link; echo b > b/f"},
+		Cache:  []gitlabsim.Cache{{Key: "once-$LOCKFILES_A", Paths: []string{"b", "./a/"}}},
+	}
+	o := runOn(t, b, spec)
+	o.succeeded(t, "…: saved: 4 files")
+
+	// The same paths in another order are the same cache; others are not.
+	spec.Cache = []gitlabsim.Cache{{Key: "once-$LOCKFILES_A", Paths: []string{"a", "b", "a"}, Policy: "pull"}}
+	spec.Script = []string{"test $(cat a/x/f) = ax; test a/f -ef b/link"}
+	runOn(t, b, spec).succeeded(t, "…: hit: 4 files")
+	spec.Cache = []gitlabsim.Cache{
+		{Key: "once-$LOCKFILES_A", Paths: []string{"a/x"}},
+		{Key: "once-$LOCKFILES_A", Paths: []string{"b"}, Policy: "pull"},
+		{Key: "once-$LOCKFILES_A", Paths: []string{"c"}},
+	}
+	spec.Script = []string{"test $(cat a/x/f) = ax; test ! -e a/f; test $(cat b/f) = b; test ! -e b/link; mkdir c; echo c > c/f"}
+	o = runOn(t, b, spec)
+	o.succeeded(t, "…: hit, saved with other paths: 1 file, 3 B from ", "…: hit, saved with other paths: 1 file, 2 B from ",
+		"; without b/link, hard links whose files are none of the paths", ": miss: its entries hold none of the paths, but b, a")
+	if n := strings.Count(o.trace, "…: saved: 1 file"); n != 2 {
+		t.Errorf("%d caches were saved, want those of a/x and c\n%s", n, tail(o.trace))
+	}
+	spec.Script = []string{"test $(cat a/x/f) = ax; test $(cat c/f) = c"}
+	o = runOn(t, b, spec)
+	if n := strings.Count(o.trace, "…: not saved: it is there already"); n != 2 || strings.Count(o.trace, "…: hit: 1 file") != 2 {
+		t.Errorf("%d caches were there already, want those of a/x and c\n%s", n, tail(o.trace))
+	}
 }
 
 // Of two jobs that save the same immutable key one does, whichever comes first.

@@ -181,7 +181,7 @@ func nothingOf(t *testing.T, b *bed.Bed, p *gitlabsim.Project, prefix, name stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, object := s3Root(t), aws.String(space.Object(key.Protected, name))
+	client, object := s3Root(t), aws.String(space.Object(key.Protected, name, key.PathsOf([]string{name}, false)))
 	// MinIO lists the uploads of one object only.
 	uploads, err := client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: aws.String(stackenv.S3Bucket), Prefix: object})
 	if err != nil || len(uploads.Uploads) > 0 {

@@ -80,8 +80,8 @@ func TestCacheScopes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bucket := aws.String(b.S3.Bucket)
-	theirs, mine := space.Object(key.Protected, "deps"), space.Object(key.Unprotected, "deps")
+	bucket, paths := aws.String(b.S3.Bucket), key.PathsOf(deps.Paths, false)
+	theirs, mine := space.Object(key.Protected, "deps", paths), space.Object(key.Unprotected, "deps", paths)
 	before, err := b.S3.Get(t.Context(), theirs)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestCacheScopes(t *testing.T) {
 		_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: bucket, Key: &name, Body: bytes.NewReader([]byte("poison"))})
 		return err
 	}
-	if err := put(space.Object(key.Unprotected, "new")); err != nil {
+	if err := put(space.Object(key.Unprotected, "new", paths)); err != nil {
 		t.Errorf("the credential does not write in its own scope, so it proves nothing: %v", err)
 	}
 	_, deleteErr := client.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: bucket, Key: &theirs})
@@ -102,12 +102,12 @@ func TestCacheScopes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, err := range map[string]error{
-		"write anew":          put(space.Object(key.Protected, "new")),
+		"write anew":          put(space.Object(key.Protected, "new", paths)),
 		"overwrite":           put(theirs),
 		"delete":              deleteErr,
 		"copy over":           copyErr,
 		"begin an upload":     uploadErr,
-		"write for another":   put(other.Object(key.Unprotected, "new")),
+		"write for another":   put(other.Object(key.Unprotected, "new", paths)),
 		"leave with dots":     put(space.Dir(key.Unprotected) + "../protected/new"),
 		"write beside scopes": put(strings.TrimSuffix(space.Dir(key.Unprotected), "unprotected/") + "new"),
 	} {

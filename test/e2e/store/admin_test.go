@@ -107,11 +107,11 @@ func TestCacheCommands(t *testing.T) {
 		object := func(project int64, scope key.Scope, k string) string {
 			space, err := key.NewSpace("p", "0a", project)
 			must(t, err)
-			return space.Object(scope, k)
+			return space.Object(scope, k, somePaths)
 		}
 		long := "node-" + strings.Repeat("x", 300)
 		save(t, s, object(1, key.Protected, "node-1"), store.Meta{
-			Key: "node-1", Job: 7, JobName: "install", Ref: "main", Created: time.Now(), Lockfiles: key.Marks{"web/package-lock.json": "01234567"},
+			Key: "node-1", Paths: "deps, (untracked)", Job: 7, JobName: "install", Ref: "main", Created: time.Now(), Lockfiles: key.Marks{"web/package-lock.json": "01234567"},
 		})
 		save(t, s, object(1, key.Unprotected, "node-1"), store.Meta{Key: "node-1"})
 		save(t, s, object(2, key.Protected, long), store.Meta{Key: long})
@@ -145,7 +145,7 @@ func TestCacheCommands(t *testing.T) {
 		}
 
 		text := p.succeeds(t, "inspect", "node-1", "--scope", "protected", "--files")
-		for _, want := range []string{"7 install", "main", "web/package-lock.json 01234567", "unpacked 8 B in 1 files", "deps/sub/file", "deps/link -> sub/file"} {
+		for _, want := range []string{"7 install", "main", "deps, (untracked)", "web/package-lock.json 01234567", "unpacked 8 B in 1 files", "deps/sub/file", "deps/link -> sub/file"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("inspect lacks %q:\n%s", want, text)
 			}

@@ -266,6 +266,8 @@ func TestPresignedForNothingElse(t *testing.T) {
 	})
 }
 
+var somePaths, otherPaths = key.PathsOf([]string{"deps"}, false), key.PathsOf([]string{"deps", "more"}, false)
+
 func TestListIsWhole(t *testing.T) {
 	t.Parallel()
 	onAll(t, func(t *testing.T, server server) {
@@ -274,11 +276,11 @@ func TestListIsWhole(t *testing.T) {
 		must(t, err)
 		const entries = 23
 		for i := range entries {
-			_, err := s.Put(t.Context(), space.Object(key.Protected, fmt.Sprintf("node-%04d", i)), nil, store.Meta{}, store.Replace)
+			_, err := s.Put(t.Context(), space.Object(key.Protected, fmt.Sprintf("node-%04d", i), somePaths), nil, store.Meta{}, store.Replace)
 			must(t, err)
 		}
 		for _, k := range []string{"nod", "other-1"} {
-			_, err := s.Put(t.Context(), space.Object(key.Protected, k), nil, store.Meta{}, store.Replace)
+			_, err := s.Put(t.Context(), space.Object(key.Protected, k, somePaths), nil, store.Meta{}, store.Replace)
 			must(t, err)
 		}
 		want, err := key.Fallback("node-*")
@@ -304,7 +306,7 @@ func TestListIsWhole(t *testing.T) {
 		if count != entries {
 			t.Errorf("%d entries, want %d", count, entries)
 		}
-		hit, notes, err := s.Find(t.Context(), space, key.Candidates(key.Protected, "node-none", []key.Want{want}))
+		hit, notes, err := s.Find(t.Context(), space, key.Candidates(key.Protected, "node-none", somePaths, []key.Want{want}), nil)
 		must(t, err)
 		if len(notes) > 0 || !hit.Candidate.Prefix || !hit.Object.Modified.Equal(newest.Truncate(time.Second)) {
 			t.Errorf("found %+v with notes %q, want one from %v", hit.Object, notes, newest)
@@ -320,14 +322,19 @@ func TestFindsInOrder(t *testing.T) {
 		must(t, err)
 		fallback, err := key.Fallback("n-*")
 		must(t, err)
-		candidates := key.Candidates(key.Unprotected, "n-1", []key.Want{{Key: "second"}, fallback})
+		candidates := key.Candidates(key.Unprotected, "n-1", somePaths, []key.Want{{Key: "second"}, fallback})
+		unusable := map[string]bool{}
 		find := func() string {
-			hit, notes, err := s.Find(t.Context(), space, candidates)
+			hit, notes, err := s.Find(t.Context(), space, candidates, func(object string) bool { return unusable[object] })
 			if errors.Is(err, store.ErrNotFound) && len(notes) == 0 {
 				return ""
 			}
 			must(t, err)
-			return string(hit.Candidate.Scope) + " " + hit.Candidate.String()
+			what := string(hit.Candidate.Scope) + " " + hit.Candidate.String()
+			if hit.OtherPaths() {
+				what += " with other paths"
+			}
+			return what
 		}
 		if got := find(); got != "" {
 			t.Errorf("found %s in an empty bucket", got)
@@ -336,17 +343,39 @@ func TestFindsInOrder(t *testing.T) {
 		for _, step := range []struct {
 			scope key.Scope
 			key   string
+			paths key.Paths
 			want  string
 		}{
-			{key.Protected, "n-0", "protected n-*"},
-			{key.Unprotected, "n-2", "unprotected n-*"},
-			{key.Protected, "second", "protected second"},
-			{key.Unprotected, "second", "unprotected second"},
-			{key.Protected, "n-1", "protected n-1"},
-			{key.Unprotected, "n-1", "unprotected n-1"},
+			{key.Protected, "n-0", otherPaths, "protected n-* with other paths"},
+			{key.Protected, "n-00", somePaths, "protected n-*"},
+			{key.Unprotected, "n-2", somePaths, "unprotected n-*"},
+			{key.Protected, "second", otherPaths, "protected second with other paths"},
+			{key.Unprotected, "second", otherPaths, "unprotected second with other paths"},
+			{key.Protected, "second", somePaths, "protected second"},
+			{key.Unprotected, "second", somePaths, "unprotected second"},
+			{key.Protected, "n-1", otherPaths, "protected n-1 with other paths"},
+			{key.Protected, "n-1", somePaths, "protected n-1"},
+			{key.Unprotected, "n-1", otherPaths, "protected n-1"},
+			{key.Unprotected, "n-1", somePaths, "unprotected n-1"},
 		} {
-			_, err := s.Put(t.Context(), space.Object(step.scope, step.key), []byte("x"), store.Meta{}, store.Once)
+			_, err := s.Put(t.Context(), space.Object(step.scope, step.key, step.paths), []byte("x"), store.Meta{}, store.Once)
 			must(t, err)
+			if got := find(); got != step.want {
+				t.Errorf("found %s, want %s", got, step.want)
+			}
+		}
+		// What has turned out to be of no use is passed over.
+		for _, step := range []struct {
+			scope key.Scope
+			paths key.Paths
+			want  string
+		}{
+			{key.Unprotected, somePaths, "protected n-1"},
+			{key.Protected, somePaths, "unprotected n-1 with other paths"},
+			{key.Unprotected, otherPaths, "protected n-1 with other paths"},
+			{key.Protected, otherPaths, "unprotected second"},
+		} {
+			unusable[space.Object(step.scope, "n-1", step.paths)] = true
 			if got := find(); got != step.want {
 				t.Errorf("found %s, want %s", got, step.want)
 			}

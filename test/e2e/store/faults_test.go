@@ -196,12 +196,12 @@ func TestWithoutListing(t *testing.T) {
 	}
 	fallback, err := key.Fallback("node-*")
 	must(t, err)
-	_, notes, err := s.Find(t.Context(), space, key.Candidates(key.Unprotected, "node-1", []key.Want{fallback}))
+	_, notes, err := s.Find(t.Context(), space, key.Candidates(key.Unprotected, "node-1", somePaths, []key.Want{fallback}), nil)
 	if !errors.Is(err, store.ErrNotFound) || len(notes) == 0 || !strings.Contains(strings.Join(notes, "\n"), "node-* can't be looked up") {
 		t.Errorf("finding: %v with notes %q", err, notes)
 	}
 
-	protected := space.Object(key.Protected, "node-1")
+	protected := space.Object(key.Protected, "node-1", somePaths)
 	_, err = all.Put(t.Context(), protected, []byte("trusted"), store.Meta{}, store.Once)
 	must(t, err)
 	for _, mode := range []store.Mode{store.Once, store.Replace} {
