@@ -30,14 +30,21 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	defer stop()
 	forgetVault(environ)
 	secrets := &redact.Set{}
-	out, errs := secrets.Writer(stdout), secrets.Writer(stderr)
-	defer func() { _ = errors.Join(out.Flush(), errs.Flush()) }()
-	app := &app{env: readEnvironment(environ), secrets: secrets, stdout: out, stderr: errs}
+	// Lines of ours pass by the writer of the output below it: one between two
+	// halves of a secret would hide the secret from it.
+	var streams joblog.Streams
+	out := secrets.Writer(streams.Bytes(stdout))
+	app := &app{
+		env: readEnvironment(environ), secrets: secrets, stdout: out,
+		log: secrets.Each(streams.Lines(stdout)), stderr: secrets.Each(streams.Lines(stderr)),
+	}
 	root := app.command()
 	root.SetArgs(arguments(args))
 	root.SetOut(out)
-	root.SetErr(errs)
-	return app.exitCode(root.ExecuteContext(ctx))
+	root.SetErr(app.stderr)
+	err := root.ExecuteContext(ctx)
+	_ = out.Flush()
+	return app.exitCode(err)
 }
 
 // arguments makes "podlane-run x" the same as "podlane run x".
@@ -52,9 +59,11 @@ func arguments(args []string) []string {
 type app struct {
 	env    environment
 	config string
-	// secrets are left out of stdout and stderr.
-	secrets        *redact.Set
-	stdout, stderr io.Writer
+	// secrets are left out of all that is written.
+	secrets *redact.Set
+	// stdout gets bytes as they come, log whole lines for stdout, stderr whole
+	// lines.
+	stdout, log, stderr io.Writer
 }
 
 // exitCode reports an error once and classifies it.
@@ -186,7 +195,7 @@ Writes:
 ` + exitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			stage, err := a.stage(a.stdout)
+			stage, err := a.stage(a.log)
 			if err != nil {
 				return err
 			}
@@ -218,7 +227,7 @@ SIGTERM ends the script: SIGTERM to its process group, job.cancel_grace later SI
 			if f := a.env.buildExitCodeFile; f != "" {
 				_ = os.Remove(f)
 			}
-			stage, err := a.stage(a.stdout)
+			stage, err := a.stage(a.log)
 			if err != nil {
 				return err
 			}
@@ -248,7 +257,7 @@ Writes:
 ` + exitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			stage, err := a.stage(a.stdout)
+			stage, err := a.stage(a.log)
 			if err != nil {
 				return err
 			}

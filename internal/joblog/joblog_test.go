@@ -1,6 +1,7 @@
 package joblog
 
 import (
+	"io"
 	"strings"
 	"testing"
 )
@@ -16,4 +17,22 @@ func TestALineStaysALine(t *testing.T) {
 	}
 	var silent *Log
 	silent.Linef("nobody listens")
+}
+
+func TestLinesKeepApartFromOutput(t *testing.T) {
+	var trace strings.Builder
+	var streams Streams
+	output, log, errs := streams.Bytes(&trace), New(streams.Lines(&trace)), New(streams.Lines(&trace))
+	io.WriteString(output, "a whole line\n")
+	log.Linef("first")
+	io.WriteString(output, "half of ")
+	log.Linef("second")
+	errs.Linef("third")
+	io.WriteString(output, "a line\nand ")
+	io.WriteString(output, "")
+	errs.Linef("fourth")
+	want := "a whole line\nfirst\nhalf of \nsecond\nthird\na line\nand \nfourth\n"
+	if trace.String() != want {
+		t.Errorf("got %q, want %q", trace.String(), want)
+	}
 }

@@ -43,6 +43,22 @@ func (s *Set) String(text string) string {
 	return string(r.finish(m, []byte(text)))
 }
 
+// Each returns a writer to w that leaves out the set's secrets from each Write
+// for itself: for lines, which hold a secret whole or not at all.
+func (s *Set) Each(w io.Writer) io.Writer { return each{s, w} }
+
+type each struct {
+	set *Set
+	w   io.Writer
+}
+
+func (e each) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(e.w, e.set.String(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 // Writer returns a writer to w that leaves out the set's secrets.
 func (s *Set) Writer(w io.Writer) *Writer { return &Writer{set: s, w: w} }
 

@@ -14,9 +14,6 @@ import (
 type Faults struct {
 	// Life is after how long a connection is cut.
 	Life func() time.Duration
-	// Stall is after how long a connection passes on no more bytes, without
-	// being closed; a negative time means never.
-	Stall func() time.Duration
 	// Delay is added to each direction.
 	Delay time.Duration
 }
@@ -29,6 +26,8 @@ type Proxy struct {
 
 	target      string
 	faults      Faults
+	mu          sync.Mutex
+	live        map[chan struct{}]bool // what stalls the connections that live
 	listener    net.Listener
 	connections sync.WaitGroup
 	closed      chan struct{}
@@ -40,7 +39,7 @@ func Start(ctx context.Context, target string, faults Faults) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy: %w", err)
 	}
-	p := &Proxy{Address: listener.Addr().String(), target: target, faults: faults, listener: listener, closed: make(chan struct{})}
+	p := &Proxy{Address: listener.Addr().String(), target: target, faults: faults, listener: listener, live: map[chan struct{}]bool{}, closed: make(chan struct{})}
 	p.connections.Go(func() {
 		for {
 			client, err := listener.Accept()
@@ -60,6 +59,18 @@ func (p *Proxy) Close() {
 	p.connections.Wait()
 }
 
+// Stall lets every connection that is open pass on no more bytes, without
+// closing it.
+func (p *Proxy) Stall() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for stalled := range p.live {
+		p.Stalls.Add(1)
+		close(stalled)
+		delete(p.live, stalled)
+	}
+}
+
 func (p *Proxy) pass(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", p.target) //nolint:noctx // the proxy's own end cuts it
@@ -73,11 +84,14 @@ func (p *Proxy) pass(client net.Conn) {
 	if p.faults.Life != nil {
 		defer time.AfterFunc(p.faults.Life(), func() { p.Cuts.Add(1); cut() }).Stop()
 	}
-	if p.faults.Stall != nil {
-		if after := p.faults.Stall(); after >= 0 {
-			defer time.AfterFunc(after, func() { p.Stalls.Add(1); close(stalled) }).Stop()
-		}
-	}
+	p.mu.Lock()
+	p.live[stalled] = true
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.live, stalled)
+		p.mu.Unlock()
+	}()
 	var both sync.WaitGroup
 	both.Go(func() { p.copy(server, client, stalled, over); cut() })
 	both.Go(func() { p.copy(client, server, stalled, over); cut() })
