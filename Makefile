@@ -51,8 +51,8 @@ load: up ## many jobs at once, on a simulated kubelet; LOAD='-jobs 200'
 bench: up ## what a job costs: a table, and .local/bench/overhead.json
 	$(GO) run ./test/bench
 
-bench-cache: up ## how fast caches are beside zip and tar: a table, and .local/bench/cache.json; BENCH=-quick for a first look
-	$(GO) run ./test/benchcache $(BENCH)
+bench-cache: build ## how fast caches are beside zip and tar: see docs/cache-speed.md; BENCH=-quick for a first look
+	$(GO) run ./test/benchcache -minio "$$($(STACK) program minio)" $(BENCH)
 
 lint: ## what CI checks besides the tests
 	$(LINT) golangci-lint run ./...

@@ -158,6 +158,7 @@ func (w cacheWorker) restore(ctx context.Context, at podagent.CachePlace, o *pod
 	stop := report(ctx, &progress, link)
 	defer stop()
 	var created []string
+	indexed := time.Since(began)
 	summary, err := archive.Restore(ctx, at.Project, index, reader.Fetch, archive.RestoreOptions{
 		Progress: &progress,
 		Allow:    allow,
@@ -178,6 +179,7 @@ func (w cacheWorker) restore(ctx context.Context, at podagent.CachePlace, o *pod
 	if err != nil {
 		return nil, coded(err)
 	}
+	summary.FirstFile += indexed
 	result := &podagent.RestoreResult{CacheTree: tree(summary, began)}
 	if len(lost) > 0 {
 		result.Notes = []string{fmt.Sprintf("without %s, hard links whose files are none of the paths", joblog.Few(lost))}

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 )
@@ -23,20 +22,21 @@ func main() {
 		exit(subjects[os.Args[1]](ctx, os.Args[2:]))
 	}
 	o := options{}
-	flag.BoolVar(&o.quick, "quick", false, "one run of each, node on tmpfs alone")
+	flag.BoolVar(&o.quick, "quick", false, "one run of each, node on tmpfs alone: less than a minute once the data is there")
 	flag.IntVar(&o.runs, "n", 5, "runs of each measurement")
 	flag.StringVar(&o.data, "data", "node,gomod,big", "data sets to measure")
 	flag.StringVar(&o.targets, "targets", "tmpfs,ext4", "file systems to measure")
-	flag.StringVar(&o.tmpfs, "tmpfs", "/dev/shm", "a folder on a tmpfs")
+	flag.StringVar(&o.tmpfs, "tmpfs", "/dev/shm", "a folder on a tmpfs with room for 6 GB")
 	flag.BoolVar(&o.far, "far", true, "measure over a slower network, too")
 	flag.BoolVar(&o.procs, "procs", true, "measure with other numbers of processors, too")
-	flag.StringVar(&o.minio, "minio", "", "a MinIO server to start; without one, the test bed's is used")
+	flag.StringVar(&o.minio, "minio", "minio", "the MinIO server to start")
 	flag.StringVar(&o.helper, "helper", "bin/podlane-helper", "the helper to measure")
+	flag.StringVar(&o.record, "record", "", "a page to write the tables to: docs/cache-speed.md")
 	flag.Parse()
 	if o.quick {
 		o.runs, o.data, o.targets, o.far, o.procs = 1, "node", "tmpfs", false, false
 	}
-	exit(run(ctx, o, os.Environ(), os.Stdout))
+	exit(run(ctx, o, os.Stdout))
 }
 
 func exit(err error) {
@@ -53,6 +53,7 @@ type options struct {
 	runs                 int
 	data, targets, tmpfs string
 	minio, helper        string
+	record               string
 }
 
 // bench is one run of this program.
@@ -68,12 +69,12 @@ type bench struct {
 	rows    []*row
 }
 
-func run(ctx context.Context, o options, environ []string, out io.Writer) error {
+func run(ctx context.Context, o options, out io.Writer) error {
 	b := &bench{options: o, out: out}
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	server, err := startS3(ctx, b, environ)
+	server, err := startS3(ctx, b)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func run(ctx context.Context, o options, environ []string, out io.Writer) error 
 	if e := server.close(); err == nil {
 		err = e
 	}
-	return errors.Join(err, b.show())
+	return errors.Join(err, b.show(), b.removeTrees())
 }
 
 // prepare builds what is measured.
@@ -97,6 +98,9 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	}
 	b.dir = filepath.Join(b.root, ".local", "bench")
 	b.zip = filepath.Join(b.dir, "bin", "zip")
+	if err := b.removeTrees(); err != nil { // of a run that was killed
+		return err
+	}
 	if err := os.MkdirAll(filepath.Dir(b.zip), 0o755); err != nil {
 		return err
 	}
@@ -118,21 +122,29 @@ func (b *bench) measureAll(ctx context.Context) error {
 	return nil
 }
 
+// trees is where runs on a file system create what they create.
+func (b *bench) trees(target string) string {
+	if target == "tmpfs" {
+		return filepath.Join(b.tmpfs, "podlane-bench")
+	}
+	return filepath.Join(b.dir, "trees")
+}
+
+// removeTrees comes last, and for all of ext4 at once: that file system is slow
+// for minutes after a large delete.
+func (b *bench) removeTrees() error {
+	return errors.Join(os.RemoveAll(b.trees("tmpfs")), os.RemoveAll(b.trees("ext4")))
+}
+
 // measureOn measures one data set on one file system.
 func (b *bench) measureOn(ctx context.Context, d *dataset, target string) error {
-	place := filepath.Join(b.dir, "trees")
-	if target == "tmpfs" {
-		place = filepath.Join(b.tmpfs, "podlane-bench")
-	}
-	// What an earlier run left goes before anything is timed: ext4 is slow for
-	// minutes after a large delete, so within a run nothing is deleted there.
-	if err := os.RemoveAll(place); err != nil {
-		return err
-	}
+	place := filepath.Join(b.trees(target), d.name)
 	if err := os.MkdirAll(place, 0o755); err != nil {
 		return err
 	}
-	defer os.RemoveAll(place)
+	if target == "tmpfs" {
+		defer os.RemoveAll(place)
+	}
 	source := d.dir
 	if target == "tmpfs" {
 		source = filepath.Join(place, "source")
@@ -144,7 +156,11 @@ func (b *bench) measureOn(ctx context.Context, d *dataset, target string) error 
 	if err := m.saves(ctx); err != nil {
 		return err
 	}
-	if err := m.restores(ctx, "", 0, []string{"podlane", "zip", "tar", "floor"}); err != nil {
+	subjects := []string{"podlane", "zip", "tar", "floor"}
+	if target == "tmpfs" && d.name == "node" {
+		subjects = append(subjects, "floor+decode")
+	}
+	if err := m.restores(ctx, "", 0, subjects); err != nil {
 		return err
 	}
 	if target != "tmpfs" || d.name != "node" {
@@ -165,14 +181,4 @@ func (b *bench) measureOn(ctx context.Context, d *dataset, target string) error 
 		}
 	}
 	return nil
-}
-
-// rowFor finds or makes the row that a measurement's runs are collected in.
-func (b *bench) rowFor(key rowKey) *row {
-	i := slices.IndexFunc(b.rows, func(r *row) bool { return r.rowKey == key })
-	if i < 0 {
-		b.rows = append(b.rows, &row{rowKey: key})
-		i = len(b.rows) - 1
-	}
-	return b.rows[i]
 }

@@ -38,7 +38,8 @@ type measurement struct {
 // result is one run.
 type result struct {
 	wall, cpu float64
-	rss       int64 // KiB
+	rss       int64   // KiB
+	first     float64 // seconds from the start to the first file, of podlane only
 }
 
 // fresh makes a folder for a run.
@@ -98,33 +99,26 @@ func (m *measurement) saves(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("save by %s: %w", subject, err)
 			}
-			m.add("save", subject, "", 0, r)
+			m.add("save", subject, way{}, r)
 		}
 		r, err := m.process(ctx, 0, m.self, "lookup", m.bucket.encode(), m.object.Name)
 		if err != nil {
 			return err
 		}
-		m.add("save-exists", "podlane", "", 0, r)
+		m.add("save-exists", "podlane", way{}, r)
 		if r, err = m.unchanged(ctx); err != nil {
 			return err
 		}
-		m.add("save-unchanged", "podlane", "", 0, r)
+		m.add("save-unchanged", "podlane", way{}, r)
 	}
 	return nil
 }
 
-func (m *measurement) add(op, subject, net string, procs int, r result) {
-	row := m.rowFor(rowKey{Dataset: m.data.name, Target: m.target, Op: op, Subject: subject, Net: net, Procs: procs})
+func (m *measurement) add(op, subject string, w way, r result) {
+	row := m.rowFor(rowKey{Dataset: m.data.name, Target: m.target, Op: op, Subject: subject}, w)
 	row.Bytes, row.Files = m.data.bytes, m.data.files
 	row.results = append(row.results, r)
-	fmt.Fprintf(m.out, "%-6s %-5s %-14s %-8s %-18s %7.3f s %7.3f cpu-s %5d MB\n", m.data.name, m.target, op, subject, where(net, procs), r.wall, r.cpu, r.rss>>10)
-}
-
-func where(net string, procs int) string {
-	if procs > 0 {
-		return fmt.Sprintf("GOMAXPROCS=%d", procs)
-	}
-	return net
+	fmt.Fprintf(m.out, "%-6s %-5s %-14s %-12s %-18s %7.3f s %7.3f cpu-s %5d MB\n", m.data.name, m.target, op, subject, w, r.wall, r.cpu, r.rss>>10)
 }
 
 func (m *measurement) save(ctx context.Context, subject string) (result, error) {
@@ -213,7 +207,7 @@ func (m *measurement) restores(ctx context.Context, net string, procs int, subje
 			if err := m.done(dir); err != nil {
 				return err
 			}
-			m.add("restore", subject, net, procs, r)
+			m.add("restore", subject, way{net, procs}, r)
 		}
 	}
 	return nil
@@ -227,8 +221,8 @@ func (m *measurement) restore(ctx context.Context, subject, dir, net string, pro
 		}
 	}
 	switch subject {
-	case "floor":
-		return m.process(ctx, procs, m.self, "floor", m.source, dir)
+	case "floor", "floor+decode":
+		return m.process(ctx, procs, m.self, subject, m.source, dir)
 	case "podlane":
 		return m.restorePodlane(ctx, bucket, dir, procs)
 	}
@@ -248,17 +242,25 @@ func (m *measurement) restorePodlane(ctx context.Context, b bucket, dir string, 
 		return result{}, err
 	}
 	defer s.Close()
-	return m.session(ctx, dir, procs, func(ctx context.Context, session *podagent.CacheSession) error {
+	began := time.Now()
+	var first time.Duration
+	r, err := m.session(ctx, dir, procs, func(ctx context.Context, session *podagent.CacheSession) error {
 		object, err := s.Head(ctx, m.object.Name)
 		if err != nil {
 			return err
 		}
-		_, err = session.Do(ctx, podagent.CacheOrder{Restore: &podagent.RestoreOrder{Size: object.Size, Paths: []string{m.data.path}}}, func(ctx context.Context, _ podagent.CacheAsk) podagent.CacheAnswer {
+		ordered := time.Since(began)
+		done, err := session.Do(ctx, podagent.CacheOrder{Restore: &podagent.RestoreOrder{Size: object.Size, Paths: []string{m.data.path}}}, func(ctx context.Context, _ podagent.CacheAsk) podagent.CacheAnswer {
 			signed, err := s.SignRead(ctx, object, signedFor)
 			return answer(signed, err)
 		}, nil)
+		if err == nil {
+			first = ordered + time.Duration(done.Restore.FirstFile)*time.Millisecond
+		}
 		return err
 	})
+	r.first = first.Seconds()
+	return r, err
 }
 
 func answer(signed store.Signed, err error) podagent.CacheAnswer {

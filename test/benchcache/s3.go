@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -22,7 +21,6 @@ import (
 
 	"podlane/cacheclient/store"
 	"podlane/internal/redact"
-	"podlane/test/stack/stackenv"
 )
 
 // bucket says where objects are. Subjects get it on their command line: it is a
@@ -83,19 +81,14 @@ type server struct {
 	proxies []*proxy
 }
 
-// startS3 starts a server of our own or finds the test bed's.
-func startS3(ctx context.Context, b *bench, environ []string) (*server, error) {
+// startS3 starts a server, with one connection to it that is like this machine's
+// own and others that are like a network.
+func startS3(ctx context.Context, b *bench) (*server, error) {
 	s := &server{}
-	var err error
-	if b.minio != "" {
-		err = s.start(ctx, b)
-	} else {
-		err = findS3(b, environ)
-	}
-	if err != nil {
+	if err := s.start(ctx, b); err != nil {
 		return nil, err
 	}
-	_, err = b.bucket.client().CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &b.bucket.Name})
+	_, err := b.bucket.client().CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &b.bucket.Name})
 	var mine *types.BucketAlreadyOwnedByYou
 	if err != nil && !errors.As(err, &mine) {
 		return nil, errors.Join(fmt.Errorf("create a bucket: %w", err), s.close())
@@ -115,28 +108,6 @@ func startS3(ctx context.Context, b *bench, environ []string) (*server, error) {
 	return s, nil
 }
 
-func findS3(b *bench, environ []string) error {
-	number := 0
-	for _, v := range environ {
-		if value, ok := strings.CutPrefix(v, "PODLANE_STACK="); ok {
-			var err error
-			if number, err = stackenv.ParseNumber(value); err != nil {
-				return err
-			}
-		}
-	}
-	stack, err := stackenv.New(b.root, number)
-	if err != nil {
-		return err
-	}
-	password, err := os.ReadFile(stack.S3RootPasswordFile)
-	if err != nil {
-		return fmt.Errorf("the test bed is not up: %w", err)
-	}
-	b.bucket = bucket{Endpoint: stack.S3Address, Region: stackenv.S3Region, Name: "bench-cache", User: stackenv.S3RootUser, Password: string(password)}
-	return nil
-}
-
 func (s *server) start(ctx context.Context, b *bench) error {
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
@@ -145,8 +116,10 @@ func (s *server) start(ctx context.Context, b *bench) error {
 	}
 	address := l.Addr().String()
 	l.Close()
-	data := filepath.Join(b.dir, "s3")
-	if err := errors.Join(os.RemoveAll(data), os.MkdirAll(data, 0o755)); err != nil {
+	// In memory, as the disk under an S3 server is none of what is measured, and
+	// ext4 is slow after the deletes that overwriting an object means.
+	data := filepath.Join(b.trees("tmpfs"), "s3")
+	if err := os.MkdirAll(data, 0o755); err != nil {
 		return err
 	}
 	b.bucket = bucket{Endpoint: "http://" + address, Region: "us-east-1", Name: "bench-cache", User: "bench-root", Password: "bench-password"}

@@ -10,7 +10,7 @@ import (
 
 func program(m *stack.Manager) *cobra.Command {
 	return &cobra.Command{
-		Use: "program NAME", Short: "Print the path of a server that tests start by themselves: versitygw", Args: cobra.ExactArgs(1),
+		Use: "program NAME", Short: "Print the path of a server that is started without the stack: minio, versitygw", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := m.Program(cmd.Context(), args[0])
 			if err == nil {

@@ -3,15 +3,20 @@ package stack
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"podlane/test/stack/internal/build"
 )
 
-// Program returns the path of a server that a stack doesn't run, for tests that
-// run it themselves. What isn't built yet takes minutes.
+// Program returns the path of a server, for tests and benchmarks that run it
+// themselves, without a stack. What isn't built yet takes minutes.
 func (m *Manager) Program(ctx context.Context, name string) (string, error) {
-	if name != build.Versitygw.Name {
-		return "", fmt.Errorf("no program is called %s, expected %s", name, build.Versitygw.Name)
+	var names []string
+	for _, server := range append([]build.Server{build.Versitygw}, build.Servers...) {
+		if server.Name == name {
+			return build.Builder{Root: m.Stack.Root, Cache: m.Cache, Say: m.say}.Server(ctx, server)
+		}
+		names = append(names, server.Name)
 	}
-	return build.Builder{Root: m.Stack.Root, Cache: m.Cache, Say: m.say}.Server(ctx, build.Versitygw)
+	return "", fmt.Errorf("no program is called %s, expected one of %s", name, strings.Join(names, ", "))
 }
