@@ -18,6 +18,7 @@ import (
 	"podlane/test/bed"
 	"podlane/test/gitlabsim"
 	"podlane/test/runnersim"
+	"podlane/test/stack/vaultserver"
 )
 
 // shared is the bed of all tests that need no settings of their own.
@@ -33,6 +34,10 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	auditFrom := fileSize(shared.Stack.AuditLog)
+	if shared.HasStack() {
+		raw := vaultserver.RawLog(shared.Vault.AuditLog)
+		given.offset[raw] = fileSize(raw)
+	}
 	secrets.Processes()
 	code := m.Run()
 	secrets.Stop()

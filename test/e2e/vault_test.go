@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -27,7 +29,7 @@ func newVaultBed(t *testing.T, own *vaultserver.Server, settings bed.Settings, f
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
+		if err := errors.Join(scanFiles(context.WithoutCancel(t.Context()), b), b.Close()); err != nil {
 			t.Error(err)
 		}
 	})

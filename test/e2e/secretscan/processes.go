@@ -58,7 +58,7 @@ func (s *Scan) processes(seen map[string]bool) map[string]bool {
 			continue
 		}
 		args := strings.ReplaceAll(strings.TrimRight(string(raw), "\x00"), "\x00", " ")
-		s.scanKnown("process", args)
+		s.keep("process", args)
 		program := filepath.Base(string(bytes.SplitN(raw, []byte{0}, 2)[0]))
 		if strings.HasPrefix(program, "podlane") {
 			s.count("podlane process")

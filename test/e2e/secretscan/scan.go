@@ -40,9 +40,12 @@ type Scan struct {
 	mu    sync.Mutex
 	found []string
 	seen  map[string]int // how many texts of a kind
+	kept  []text         // for Again
 
 	stop func()
 }
+
+type text struct{ where, text string }
 
 // New makes a scan that knows some secrets by their value, besides those that it
 // knows by their looks.
@@ -54,16 +57,38 @@ func New(known ...string) *Scan {
 
 // Know adds values that are secrets from now on, in whatever encoding.
 func (s *Scan) Know(values ...string) {
-	for _, value := range values {
-		s.known.Add(redact.New(value))
+	secrets := make([]redact.Secret, len(values))
+	for i, value := range values {
+		secrets[i] = redact.New(value)
 	}
+	s.known.Add(secrets...)
 }
 
 // Text scans a text of some kind: a "trace", say. Name tells which.
 func (s *Scan) Text(kind, name, text string) {
 	s.count(kind)
-	s.scanKnown(kind+" "+name, text)
+	s.keep(kind+" "+name, text)
 	s.scanLooks(kind+" "+name, text)
+}
+
+// keep scans a text for what is known, and keeps it for Again.
+func (s *Scan) keep(where, content string) {
+	s.scanKnown(where, content)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = append(s.kept, text{where, content})
+}
+
+// Again looks at all texts and arguments of processes once more, for values that
+// were not known yet when they came.
+func (s *Scan) Again() {
+	s.mu.Lock()
+	kept := s.kept
+	s.kept = nil
+	s.mu.Unlock()
+	for _, k := range kept {
+		s.scanKnown(k.where, k.text)
+	}
 }
 
 func (s *Scan) count(kind string) {
@@ -110,7 +135,7 @@ func (s *Scan) report(where, what, text string, at int) {
 	}
 }
 
-// Log scans a file of lines from an offset on.
+// Log scans a file of lines from an offset on. It is not kept: know all before.
 func (s *Scan) Log(kind, file string, from int64) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -124,7 +149,9 @@ func (s *Scan) Log(kind, file string, from int64) error {
 	for {
 		line, err := lines.ReadString('\n')
 		if line != "" {
-			s.Text(kind, file, line)
+			s.count(kind)
+			s.scanKnown(kind+" "+file, line)
+			s.scanLooks(kind+" "+file, line)
 		}
 		if errors.Is(err, io.EOF) {
 			return nil

@@ -43,6 +43,21 @@ func TestText(t *testing.T) {
 	}
 }
 
+// What becomes known later is found in what came before.
+func TestAgain(t *testing.T) {
+	t.Parallel()
+	s := New()
+	s.Text("trace", "of a job", "it shows value-of-a-token")
+	s.Know("value-of-a-token")
+	if err := s.Err(); err != nil {
+		t.Errorf("found before it looked again: %v", err)
+	}
+	s.Again()
+	if err := s.Err(); err == nil || !strings.Contains(err.Error(), "trace of a job") {
+		t.Errorf("%v, want it found", err)
+	}
+}
+
 func TestLogFromAnOffset(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "audit.log")

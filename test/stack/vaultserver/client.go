@@ -185,15 +185,25 @@ func (s Secrets) initialise(ctx context.Context, c Client) error {
 	)
 }
 
+// RawLog is the second log beside an audit log: in the clear, so that tests know
+// the secrets that Vault has given out, and can look where they may not be.
+func RawLog(auditLog string) string { return strings.TrimSuffix(auditLog, ".log") + "-raw.log" }
+
 func enableAudit(ctx context.Context, c Client, file string) error {
 	var devices struct{ Data map[string]any }
 	if err := c.API(ctx, http.MethodGet, "sys/audit", nil, &devices); err != nil {
 		return err
 	}
-	if devices.Data["file/"] != nil {
-		return nil
+	for name, options := range map[string]map[string]string{
+		"file": {"file_path": file},
+		"raw":  {"file_path": RawLog(file), "log_raw": "true"},
+	} {
+		if devices.Data[name+"/"] != nil {
+			continue
+		}
+		if err := c.API(ctx, http.MethodPut, "sys/audit/"+name, map[string]any{"type": "file", "options": options}, nil); err != nil {
+			return err
+		}
 	}
-	return c.API(ctx, http.MethodPut, "sys/audit/file", map[string]any{
-		"type": "file", "options": map[string]string{"file_path": file},
-	}, nil)
+	return nil
 }
