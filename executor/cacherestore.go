@@ -73,7 +73,7 @@ func (c *caching) restoreAll(ctx context.Context) {
 		}
 		wanted = append(wanted, &restoring{resolvedCache: r})
 	}
-	done := c.seen.Phase("lookup")
+	done := c.seen.Phase(phaseLookup)
 	var lookups sync.WaitGroup
 	for _, w := range wanted {
 		lookups.Go(func() { w.hit, w.notes, w.err = c.bucket.Find(ctx, c.space, w.Candidates, nil) })
@@ -167,7 +167,7 @@ func (c *caching) unpack(ctx context.Context, w *restoring) (*podagent.RestoreRe
 	if err != nil {
 		return nil, err
 	}
-	defer c.seen.Phase("restore")()
+	began := time.Now()
 	reader := &cacheReader{bucket: c.bucket, object: w.hit.Object}
 	done, err := link.do(ctx, cacheOrder{
 		CacheOrder: podagent.CacheOrder{Restore: &podagent.RestoreOrder{
@@ -180,7 +180,15 @@ func (c *caching) unpack(ctx context.Context, w *restoring) (*podagent.RestoreRe
 	if err == nil && done.Restore == nil {
 		err = errors.New("podlane-helper gave no answer")
 	}
-	return done.Restore, err
+	took := time.Since(began)
+	if err != nil {
+		c.seen.PhaseTook(phaseTransfer, began, took)
+		return nil, err
+	}
+	// The two overlap: files are created while others are on their way.
+	c.seen.PhaseTook(phaseTransfer, began, min(done.Restore.Transferred, took))
+	c.seen.PhaseTook(phaseExtract, began.Add(done.Restore.Extracting), took-done.Restore.Extracting)
+	return done.Restore, nil
 }
 
 // cacheReader signs reads of one object, pinned to its version.

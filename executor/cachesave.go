@@ -128,7 +128,7 @@ func (s *saving) pack(ctx context.Context, unless string) (*podagent.SaveResult,
 	if err != nil {
 		return nil, err
 	}
-	defer s.seen.Phase("save")()
+	defer s.seen.Phase(phaseTransfer)()
 	done, err := link.do(ctx, cacheOrder{
 		CacheOrder: podagent.CacheOrder{Save: &podagent.SaveOrder{Paths: s.Paths, Untracked: s.Untracked, Unless: unless, Limits: s.limits()}},
 		sign:       s.sign,

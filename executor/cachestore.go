@@ -29,7 +29,7 @@ func (s *Stage) cacheSource(role settings.VaultRole) store.Source {
 		return store.DefaultChain
 	}
 	return func(ctx context.Context) (store.Credentials, error) {
-		defer s.seen.Phase("login")()
+		defer s.seen.Phase(phaseLogin)()
 		c, err := s.CacheCredential(ctx, role)
 		if err != nil {
 			return store.Credentials{}, err

@@ -22,11 +22,14 @@ func TestCaptureLeavesNoSecret(t *testing.T) {
 		"credentials": []any{map[string]any{"password": "registry-password"}},
 		"variables": []any{
 			map[string]any{"key": "CI_JOB_ID", "value": "7", "public": true},
+			map[string]any{"key": "CI_COMMIT_AUTHOR", "value": "Sidney", "public": true},
 			map[string]any{"key": "PLAIN", "value": "plain to see", "public": true},
 			map[string]any{"key": "PRIVATE_THING", "value": private},
 			map[string]any{"key": "QUOTED", "value": quoted, "public": true, "masked": true},
 			map[string]any{"key": "DEPLOY_TOKEN", "value": "public-by-mistake", "public": true},
 			map[string]any{"key": "SHORT", "value": "abc"},
+			// Of an address only the password is a secret.
+			map[string]any{"key": "CI_REPOSITORY_URL", "value": "https://gitlab-ci-token:" + token + "@gitlab.example.com/a/b.git"},
 		},
 	}
 	text, err := json.Marshal(response)
@@ -71,12 +74,15 @@ func TestCaptureLeavesNoSecret(t *testing.T) {
 	}
 
 	// Whoever replays fills in what it takes.
-	if err := os.WriteFile(filepath.Join(out, capturedSecrets), []byte("JOB_TOKEN=mine\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(out, capturedSecrets), []byte("JOB_TOKEN=mine\nJOB=another\nPRIVATE_THING=with \"quotes\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	replay, err := OpenReplay(out)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if got := replay.Job.Variables.Get("PRIVATE_THING"); got != `with "quotes"` {
+		t.Errorf("the variable is %s", got)
 	}
 	if replay.Job.GitInfo.RepoURL != "https://gitlab-ci-token:mine@gitlab.example.com/a/b.git" || !strings.HasPrefix(replay.Job.Instance(), "replay-") {
 		t.Errorf("the job is %+v", replay.Job)

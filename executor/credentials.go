@@ -116,8 +116,15 @@ func (c *credentials) use(role settings.VaultRole) (settings.VaultRole, *vaultau
 }
 
 // kubeTokens is podlane's own access to the cluster, for a job in a namespace.
-func (c *credentials) kubeTokens(namespace string, warnf func(string, ...any)) *kubeTokens {
+func (c *credentials) kubeTokens(namespace string, warnf func(string, ...any), seen *Observation) *kubeTokens {
 	return newKubeTokens(func(ctx context.Context, anew bool) (vaultauth.KubeToken, error) {
+		began := time.Now()
+		defer func() {
+			// What an earlier stage has left is at hand at once.
+			if took := time.Since(began); took > atHand {
+				seen.PhaseTook(phaseLogin, began, took)
+			}
+		}()
 		role, session, err := c.use(c.settings.Vault.Kubernetes)
 		if err != nil {
 			return vaultauth.KubeToken{}, err
@@ -127,6 +134,9 @@ func (c *credentials) kubeTokens(namespace string, warnf func(string, ...any)) *
 		})
 	}, warnf)
 }
+
+// atHand is longer than it takes to read a token from disk.
+const atHand = time.Millisecond
 
 // CacheCredential gets a credential for the cache from Vault, a new one with each
 // call: for settings.Vault.CacheRead or CacheWrite. There must be a Vault.

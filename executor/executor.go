@@ -85,7 +85,7 @@ func (s *Stage) connect() (*pod.Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.tokens = creds.kubeTokens(namespace, s.Log.Warnf)
+		s.tokens = creds.kubeTokens(namespace, s.Log.Warnf, s.seen)
 		tokens = s.tokens
 	}
 	client, err := pod.Connect(s.Settings, tokens, s.Log)

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"slices"
@@ -59,6 +60,15 @@ func (o *Observation) Cache(result string, bytes int64) {
 			line.Cache = result
 		}
 	})
+}
+
+// cacheSoFar is what became of the caches in the last stage that had any.
+func (s *Stage) cacheSoFar() string {
+	cache := ""
+	for _, line := range s.earlier() {
+		cache = cmp.Or(line.Cache, cache)
+	}
+	return cache
 }
 
 func (o *Observation) set(change func(*stagelog.Line)) {

@@ -24,7 +24,13 @@ type Operator struct {
 	Output io.Writer
 }
 
-func (o *Operator) connect() (*pod.Client, error) { return pod.Connect(o.Settings, nil, o.Log) }
+func (o *Operator) connect() (*pod.Client, error) {
+	client, err := pod.Connect(o.Settings, nil, o.Log)
+	if err != nil && o.Settings.Vault.ForKubernetes() {
+		err = fmt.Errorf("%w; hint: jobs get their access from Vault, which gives people none: name a kubeconfig of yours with --kubeconfig", err)
+	}
+	return client, err
+}
 
 // askTimeout bounds a question to one container.
 const askTimeout = 10 * time.Second

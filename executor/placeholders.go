@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"net/url"
@@ -22,7 +23,7 @@ const placeholderPrefix = "REDACTED_"
 // shorter one, "true", say, is replaced as the value of its variable only.
 const shortestSecret = 6
 
-var secretName = regexp.MustCompile(`(?i)TOKEN|PASSW|SECRET|KEY|JWT|CREDENTIAL|AUTH|COOKIE|PRIVATE`)
+var secretName = regexp.MustCompile(`(?i)TOKEN|PASSW|SECRET|KEY|JWT|CREDENTIAL|AUTH([^O]|$)|AUTHORI|COOKIE|PRIVATE`)
 
 // findSecrets finds what must not leave the runner's host: values of variables
 // that are not public or look like secrets, registry passwords, job tokens.
@@ -49,15 +50,25 @@ func findSecrets(job map[string]any) *placeholders {
 		p.add("DEPENDENCY_"+strconv.Itoa(i), str(d["token"]))
 	}
 	if git, ok := job["git_info"].(map[string]any); ok {
-		if u, err := url.Parse(str(git["repo_url"])); err == nil && u.User != nil {
-			password, _ := u.User.Password()
-			p.add("REPO_PASSWORD", password)
-		}
+		p.add("REPO_PASSWORD", urlPassword(str(git["repo_url"])))
 	}
 	return p
 }
 
+// urlPassword is the password in a URL that has one.
+func urlPassword(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.User == nil || u.Host == "" {
+		return ""
+	}
+	password, _ := u.User.Password()
+	return password
+}
+
+// add adds a secret. Of a URL that is its password: the rest is needed to run
+// get_sources again, say.
 func (p *placeholders) add(name, value string) {
+	value = cmp.Or(urlPassword(value), value)
 	if value == "" {
 		return
 	}
@@ -89,23 +100,30 @@ func (p *placeholders) names() []string {
 
 // clean returns a JSON value with every secret replaced.
 func (p *placeholders) clean(v any) any {
+	return rewrite(v, p.cleanText, func(object map[string]any) {
+		if key, value := str(object["key"]), str(object["value"]); key != "" && value != "" && p.isShort(key, value) {
+			object["value"] = placeholderPrefix + key
+		}
+	})
+}
+
+// rewrite returns a JSON value with every string, then every object changed.
+func rewrite(v any, text func(string) string, object func(map[string]any)) any {
 	switch v := v.(type) {
 	case string:
-		return p.cleanText(v)
+		return text(v)
 	case []any:
 		out := make([]any, len(v))
 		for i := range v {
-			out[i] = p.clean(v[i])
+			out[i] = rewrite(v[i], text, object)
 		}
 		return out
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for key, value := range v {
-			out[key] = p.clean(value)
+			out[key] = rewrite(value, text, object)
 		}
-		if key, value := str(v["key"]), str(v["value"]); key != "" && value != "" && p.isShort(key, value) {
-			out["value"] = placeholderPrefix + key
-		}
+		object(out)
 		return out
 	}
 	return v

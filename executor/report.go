@@ -159,6 +159,14 @@ const (
 	phaseStart    = "start"
 )
 
+// Names of the phases of any stage.
+const (
+	phaseLogin    = "login"
+	phaseLookup   = "lookup"
+	phaseTransfer = "transfer"
+	phaseExtract  = "extract"
+)
+
 var phaseLabels = map[string]string{
 	phaseSchedule: "waited for a node",
 	phasePull:     "pulled images",

@@ -70,6 +70,7 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 		Stage:        stageID(stage, scriptPath, script),
 		GraceSeconds: int(s.Settings.Job.CancelGrace.D().Seconds()),
 		AsBuildUser:  container == pod.HelperContainer,
+		Cache:        s.cacheSoFar(),
 	}, script)
 	s.reportMemory(container, record)
 	switch {

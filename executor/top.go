@@ -37,7 +37,7 @@ func (o *Operator) Top(ctx context.Context) ([]TopJob, error) {
 	var asks sync.WaitGroup
 	for i := range live {
 		jobs[i].LiveJob = live[i]
-		if live[i].State != pod.Running {
+		if live[i].State != pod.Running && live[i].State != pod.Starting {
 			continue
 		}
 		asks.Go(func() {
@@ -50,19 +50,31 @@ func (o *Operator) Top(ctx context.Context) ([]TopJob, error) {
 	return jobs, nil
 }
 
-// ask finds the stage that began last in either container.
+// ask finds the stage that began last in either container. Stages that move
+// caches are none there: they have a session instead.
 func (j *TopJob) ask(ctx context.Context, o *Operator, client *pod.Client) {
 	var latest podagent.StageStatus
+	caching := ""
 	for _, container := range []string{pod.HelperContainer, pod.BuildContainer} {
 		status, err := containerStatus(ctx, client, o.Settings, j.Pod, container)
 		if err != nil {
 			continue
 		}
+		j.State = pod.Running // which the pod's status tells a second later
+		if status.CacheSession {
+			caching = "restore_cache"
+		}
 		for _, s := range status.Stages {
+			if caching != "" && container == pod.BuildContainer {
+				caching = "archive_cache" // after the script, that is
+			}
 			if s.Began.After(latest.Began) {
 				latest = s
 			}
 		}
 	}
-	j.Stage, j.Busy = stageName(latest.ID), latest.Running
+	j.Stage, j.Busy, j.Cache = stageName(latest.ID), latest.Running, latest.Cache
+	if caching != "" {
+		j.Stage, j.Busy = caching, true
+	}
 }

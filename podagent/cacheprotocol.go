@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 )
 
 // # Cache sessions
@@ -184,6 +185,10 @@ type RestoreResult struct {
 	CacheTree
 	// Notes say what was left out that the cache's paths name, one line each.
 	Notes []string `json:"notes,omitempty"`
+	// Transferred is when the last byte had come, Extracting when the first file
+	// was there; both count from the order's beginning.
+	Transferred time.Duration `json:"transferred_ns,omitempty"`
+	Extracting  time.Duration `json:"extracting_ns,omitempty"`
 }
 
 // SaveOrder asks for a cache's files to be packed and written as parts.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -216,7 +215,7 @@ func (s *cacheSession) begin(h CacheHeader) (at CachePlace, unlock func(), err e
 			return at, nil, err
 		}
 	}
-	lock, err := takeOver(s.ctx, filepath.Join(at.State, "session"))
+	lock, err := takeOver(s.ctx, s.server.Layout.cacheSession())
 	if err != nil {
 		return at, nil, err
 	}

@@ -84,6 +84,17 @@ func isLocked(path string, how int) (bool, error) {
 	return false, err
 }
 
+// isHeld tells whether another process has a lock as fcntl(2) has it on a file.
+func isHeld(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	return unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock) == nil && lock.Type != unix.F_UNLCK
+}
+
 func readRecord(d stageDir) (*ExitRecord, error) {
 	data, err := os.ReadFile(d.exit())
 	if err != nil {

@@ -62,6 +62,9 @@ func (d stageDir) exit() string { return d.file("exit") }
 // failed says in a word and a line why there will be no exit record.
 func (d stageDir) failed() string { return d.file("failed") }
 
+// cache is what Header.Cache says.
+func (d stageDir) cache() string { return d.file("cache") }
+
 // reserve keeps room for the record on a disk that the job fills.
 func (d stageDir) reserve() string { return d.file("reserve") }
 
@@ -79,3 +82,6 @@ func (d stageDir) followed() string { return d.file("followed") }
 
 // cache is for cache sessions: what they must know after one was killed.
 func (l Layout) cache() string { return filepath.Join(l.State, "cache") }
+
+// cacheSession is locked by the process of a cache session.
+func (l Layout) cacheSession() string { return filepath.Join(l.cache(), "session") }

@@ -52,6 +52,8 @@ type Header struct {
 	// user and group of the build container, so that what git checks out
 	// belongs to whoever will work with it.
 	AsBuildUser bool `json:"as_build_user,omitempty"`
+	// Cache is what has become of the job's caches so far, for whoever looks on.
+	Cache string `json:"cache,omitempty"`
 }
 
 // Control lines follow the script on the client's half of the stream, one a

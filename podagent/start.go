@@ -51,6 +51,9 @@ func (s *Server) start(dir stageDir, h Header, in io.Reader) (attached bool, err
 	if err := os.Rename(script, dir.script()); err != nil {
 		return false, err
 	}
+	if h.Cache != "" {
+		_ = os.WriteFile(dir.cache(), []byte(h.Cache), 0o600)
+	}
 	return false, s.supervise(dir, h, starting)
 }
 

@@ -17,6 +17,8 @@ import (
 type Status struct {
 	// Stages are those that were started here, in order.
 	Stages []StageStatus `json:"stages"`
+	// CacheSession is set while caches are being restored or saved.
+	CacheSession bool `json:"cache_session,omitempty"`
 }
 
 // StageStatus is the state of one stage.
@@ -26,7 +28,9 @@ type StageStatus struct {
 	// Running is set until the supervisor has left a record, or has been killed.
 	Running bool `json:"running,omitempty"`
 	// Followed is set if a session of the runner's follows the stage now.
-	Followed    bool        `json:"followed,omitempty"`
+	Followed bool `json:"followed,omitempty"`
+	// Cache is the one of Header.
+	Cache       string      `json:"cache,omitempty"`
 	Began       time.Time   `json:"began"`
 	OutputBytes int64       `json:"output_bytes"`
 	Exit        *ExitRecord `json:"exit,omitempty"`
@@ -36,6 +40,7 @@ type StageStatus struct {
 // spectator keeps no pod alive.
 func Look(l Layout) (Status, error) {
 	status := Status{Stages: []StageStatus{}}
+	status.CacheSession = isHeld(l.cacheSession())
 	stages, err := filepath.Glob(filepath.Join(l.State, "stages", "*"))
 	if err != nil {
 		return status, err
@@ -49,6 +54,9 @@ func Look(l Layout) (Status, error) {
 		s := StageStatus{ID: filepath.Base(path), Began: begun.ModTime()}
 		s.Running, _ = isLocked(dir.supervised(), unix.LOCK_SH)
 		s.Followed, _ = isLocked(dir.followed(), unix.LOCK_EX)
+		if cache, err := os.ReadFile(dir.cache()); err == nil {
+			s.Cache = string(cache)
+		}
 		if info, err := os.Stat(dir.log()); err == nil {
 			s.OutputBytes = info.Size()
 		}

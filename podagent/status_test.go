@@ -13,7 +13,7 @@ func TestLookAndWatch(t *testing.T) {
 	if out, err := b.command("status").Output(); err != nil || strings.TrimSpace(string(out)) != `{"stages":[]}` {
 		t.Fatalf("%v: %s", err, out)
 	}
-	header, err := EncodeHeader(Header{Stage: "build_script-1", ScriptBytes: 18})
+	header, err := EncodeHeader(Header{Stage: "build_script-1", ScriptBytes: 18, Cache: "hit"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestLookAndWatch(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	s := status.Stages[0]
-	if s.ID != "build_script-1" || s.Running || s.Followed || s.Exit == nil || s.Exit.Code != 3 || s.OutputBytes != 6 || s.Began.IsZero() {
+	if s.ID != "build_script-1" || s.Running || s.Followed || s.Exit == nil || s.Exit.Code != 3 || s.OutputBytes != 6 || s.Cache != "hit" || s.Began.IsZero() {
 		t.Errorf("status %+v", s)
 	}
 	for _, id := range []string{"none", "../etc"} {

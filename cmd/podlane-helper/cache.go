@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -159,7 +160,8 @@ func (w cacheWorker) restore(ctx context.Context, at podagent.CachePlace, o *pod
 	defer stop()
 	var created []string
 	indexed := time.Since(began)
-	summary, err := archive.Restore(ctx, at.Project, index, reader.Fetch, archive.RestoreOptions{
+	timer := &transferTimer{began: began, fetch: reader.Fetch}
+	summary, err := archive.Restore(ctx, at.Project, index, timer.Fetch, archive.RestoreOptions{
 		Progress: &progress,
 		Allow:    allow,
 		Begin: func(paths []string) error {
@@ -180,11 +182,40 @@ func (w cacheWorker) restore(ctx context.Context, at podagent.CachePlace, o *pod
 		return nil, coded(err)
 	}
 	summary.FirstFile += indexed
-	result := &podagent.RestoreResult{CacheTree: tree(summary, began)}
+	result := &podagent.RestoreResult{
+		CacheTree: tree(summary, began), Transferred: time.Duration(timer.last.Load()), Extracting: summary.FirstFile,
+	}
 	if len(lost) > 0 {
 		result.Notes = []string{fmt.Sprintf("without %s, hard links whose files are none of the paths", joblog.Few(lost))}
 	}
 	return result, nil
+}
+
+// transferTimer notes when the last of what is fetched has come.
+type transferTimer struct {
+	began time.Time
+	fetch archive.Fetch
+	last  atomic.Int64 // nanoseconds since began
+}
+
+// Fetch is an archive.Fetch.
+func (t *transferTimer) Fetch(ctx context.Context, offset, n int64) (io.ReadCloser, error) {
+	body, err := t.fetch(ctx, offset, n)
+	if err != nil {
+		return nil, err
+	}
+	return timedBody{body, t}, nil
+}
+
+type timedBody struct {
+	io.ReadCloser
+	timer *transferTimer
+}
+
+// Close implements io.Closer.
+func (b timedBody) Close() error {
+	b.timer.last.Store(int64(time.Since(b.timer.began)))
+	return b.ReadCloser.Close()
 }
 
 // readIndex fetches the end of an archive, as much of it as it takes.

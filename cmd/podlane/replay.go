@@ -39,7 +39,7 @@ Writes:
 			if err != nil {
 				return err
 			}
-			stage := &executor.Stage{Job: replay.Job, Settings: &s, Attempt: "replay", Log: joblog.New(a.log), Output: a.stdout}
+			stage := &executor.Stage{Job: replay.Job, Settings: &s, Attempt: "replay", Log: joblog.New(a.log), Output: a.stdout, Secrets: a.secrets}
 			return stage.Replay(cmd.Context(), replay, stages, keep)
 		},
 	}

@@ -14,7 +14,7 @@ func (a *app) topCommand(open openOperator) *cobra.Command {
 		Use:   "top",
 		Short: "List the jobs that have a pod, and what each does",
 		Long: `Lists every job with a pod, the oldest first. A stage in brackets has ended: the
-job is between two stages.
+job is between two stages. CACHE is what became of the job's caches so far.
 
 Reads:
   --config   the settings: where the cluster and the namespace are

@@ -38,8 +38,11 @@ func (c *Client) LiveJobs(ctx context.Context) ([]LiveJob, error) {
 	return jobs, nil
 }
 
-// Running is the state of a job whose containers can be asked.
-const Running = "running"
+// States of a job whose containers may answer.
+const (
+	Starting = "starting"
+	Running  = "running"
+)
 
 func stateOf(p *corev1.Pod) string {
 	_, over := endOf(p)
@@ -53,6 +56,6 @@ func stateOf(p *corev1.Pod) string {
 	case p.Status.Phase == corev1.PodRunning:
 		return Running
 	default:
-		return "starting"
+		return Starting
 	}
 }

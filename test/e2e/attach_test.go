@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,10 +26,15 @@ func person(t *testing.T, args ...string) *exec.Cmd {
 // Somebody looks on while a job runs: lists it, follows it, opens a shell in it.
 func TestLookingOn(t *testing.T) {
 	t.Parallel()
-	job := enqueue(t, shared, gitlabsim.JobSpec{Script: []string{"echo before", "until [ -e /tmp/go ]; do sleep 0.1; done", "echo behind"}, AfterScript: []string{"until [ -e /tmp/seen ]; do sleep 0.1; done"}})
-	if err := job.WaitOutput(t.Context(), "\nbefore"); err != nil {
+	barrier := shared.Barrier()
+	job := enqueue(t, shared, gitlabsim.JobSpec{
+		Cache:  []gitlabsim.Cache{{Key: "looking-on", Paths: []string{"nothing"}}},
+		Script: []string{"echo before", barrier.Command, "until [ -e /tmp/go ]; do sleep 0.1; done", "echo behind"}, AfterScript: []string{"until [ -e /tmp/seen ]; do sleep 0.1; done"},
+	})
+	if err := barrier.Reached(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	barrier.Open()
 
 	attach := person(t, "attach", job.URL())
 	output, err := attach.StdoutPipe()
@@ -40,34 +47,19 @@ func TestLookingOn(t *testing.T) {
 	attached := &reading{from: output}
 	attached.until(t, "\nbefore\n")
 
-	out, err := person(t, "top", "--json").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var jobs []struct {
-		URL, State, Stage, Node string
-		Busy                    bool
-	}
-	if err := json.Unmarshal(out, &jobs); err != nil {
-		t.Fatal(err)
-	}
-	seen := false
-	for _, j := range jobs {
-		if j.URL != job.URL() {
-			continue
-		}
-		seen = true
-		if j.State != "running" || j.Stage != "build_script" || !j.Busy || j.Node == "" {
-			t.Errorf("top says %+v", j)
-		}
-	}
-	if !seen {
-		t.Errorf("top lists %s", out)
+	// A container that takes long to answer is listed without its stage.
+	var shown topJob
+	await(t, "the job's stage in top", func() bool {
+		shown = top(t, job.URL())
+		return shown.Stage != ""
+	})
+	if shown.State != "running" || shown.Stage != "build_script" || !shown.Busy || shown.Node == "" || shared.HasStack() && shown.Cache != "miss" {
+		t.Errorf("top says %+v", shown)
 	}
 
 	shell := person(t, "shell", job.URL())
 	shell.Stdin = strings.NewReader("pwd; ls; touch /tmp/go; exit 7\n")
-	out, err = shell.CombinedOutput()
+	out, err := shell.CombinedOutput()
 	if shell.ProcessState.ExitCode() != 7 || !strings.Contains(string(out), "README") {
 		t.Errorf("shell: %v: %s", err, out)
 	}
@@ -86,6 +78,30 @@ func TestLookingOn(t *testing.T) {
 			t.Errorf("attach has shown %q %d times", text, strings.Count(attached.text, text))
 		}
 	}
+}
+
+// topJob is a job as podlane top has it.
+type topJob struct {
+	URL, State, Stage, Node, Cache string
+	Busy                           bool
+}
+
+// top returns what podlane top says of a job.
+func top(t *testing.T, jobURL string) topJob {
+	t.Helper()
+	out, err := person(t, "top", "--json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var jobs []topJob
+	if err := json.Unmarshal(out, &jobs); err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(jobs, func(j topJob) bool { return j.URL == jobURL })
+	if at < 0 {
+		t.Fatalf("top does not list %s: %s", jobURL, out)
+	}
+	return jobs[at]
 }
 
 // reading is what has come through a pipe so far.
@@ -117,11 +133,13 @@ func TestNoSuchJobToLookAt(t *testing.T) {
 	}
 }
 
-// A job is captured while it runs, and its script run again in a pod of its own.
+// A job is captured while it runs, and its stages run again in a pod of their
+// own.
 func TestCaptureAndReplay(t *testing.T) {
 	t.Parallel()
-	job := enqueue(t, shared, gitlabsim.JobSpec{Script: []string{`echo "marked $MARKER" | tr a-z A-Z`, "exit 6"}, AfterScript: []string{"until [ -e /tmp/go ]; do sleep 0.1; done"}})
-	if err := job.WaitOutput(t.Context(), "\nMARKED MARKER-"); err != nil {
+	barrier := shared.Barrier()
+	job := enqueue(t, shared, gitlabsim.JobSpec{Script: []string{`cat README; echo "marked $MARKER" | tr a-z A-Z`, "exit 6"}, AfterScript: []string{barrier.Command}})
+	if err := barrier.Reached(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	// Other beds of the tests number their jobs alike, in folders of their own.
@@ -130,25 +148,46 @@ func TestCaptureAndReplay(t *testing.T) {
 	if err != nil || !strings.Contains(string(text), " build_script") || !strings.Contains(string(text), "REDACTED_MARKER") {
 		t.Fatalf("capture: %v: %s", err, text)
 	}
-	if text, err := person(t, "shell", job.URL(), "--", "touch", "/tmp/go").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, text)
+	for what, secret := range map[string]string{"the masked variable": marker, "the job's token": job.Token} {
+		search := exec.CommandContext(t.Context(), "grep", "-rlF", "-f", "-", out)
+		search.Stdin = strings.NewReader(secret)
+		if grep, err := search.CombinedOutput(); err == nil {
+			t.Errorf("captured with %s: %s", what, grep)
+		}
 	}
-	search := exec.CommandContext(t.Context(), "grep", "-rlF", "-f", "-", out)
-	search.Stdin = strings.NewReader(marker)
-	if grep, err := search.CombinedOutput(); err == nil {
-		t.Errorf("captured with the secret: %s", grep)
-	}
-	finish(t, job).failed(t, 6)
 
-	// The runner's script wants the project's folder, which get_sources makes.
-	_, path, _ := strings.Cut(strings.TrimPrefix(job.URL(), "http://"), "/")
-	path, _, _ = strings.Cut(path, "/-/")
-	if err := os.WriteFile(filepath.Join(out, "stages", "prepare_script.sh"), []byte("mkdir -p /builds/"+path), 0o600); err != nil {
+	// Sources are there for whoever has a token: the job's own is good as long as
+	// the job runs.
+	if err := os.WriteFile(filepath.Join(out, "secrets"), []byte("JOB_TOKEN="+job.Token+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	replay := person(t, "replay", "--job-dir", out, "prepare_script", "build_script")
+	replay := person(t, "replay", "--job-dir", out, "--keep", "get_sources", "build_script")
 	text, err = replay.CombinedOutput()
-	if replay.ProcessState.ExitCode() != 1 || !strings.Contains(string(text), "\nMARKED REDACTED_MARKER\n") || !strings.Contains(string(text), "\ndeleted pod ") {
-		t.Errorf("replay: %v: %s", err, text)
+	if replay.ProcessState.ExitCode() != 1 {
+		t.Errorf("replay: %v", err)
 	}
+	for _, want := range []string{"Checking out", "\nhello from the checkout\n", "\nMARKED REDACTED_MARKER\n", "the script of build_script has placeholders without a value: REDACTED_MARKER"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("replay does not say %q", want)
+		}
+	}
+	if strings.Contains(string(text), job.Token) {
+		t.Error("replay shows the job's token")
+	}
+
+	// The pod stays, for another look.
+	kept := regexp.MustCompile(`podlane shell (\S+) opens`).FindStringSubmatch(string(text))
+	if kept == nil {
+		t.Fatalf("replay does not name its pod: %s", text)
+	}
+	shell := person(t, "shell", kept[1])
+	shell.Stdin = strings.NewReader("cat README")
+	if text, err := shell.CombinedOutput(); err != nil || string(text) != "hello from the checkout\n" {
+		t.Errorf("shell: %v: %s", err, text)
+	}
+	if err := shared.Kube.DeletePod(t.Context(), kept[1]); err != nil {
+		t.Error(err)
+	}
+	barrier.Open()
+	finish(t, job).failed(t, 6)
 }

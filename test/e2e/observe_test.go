@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	collector "go.opentelemetry.io/proto/slim/otlp/collector/trace/v1"
 	common "go.opentelemetry.io/proto/slim/otlp/common/v1"
@@ -59,25 +61,25 @@ func newOTLPReceiver(t *testing.T) *otlpReceiver {
 	return r
 }
 
-// ofJob returns the spans of one trace by name, and fails unless they make one
-// tree.
+// ofJob returns the spans of a job's trace by name, once cleanup has sent its
+// own, and fails unless they make one tree.
 func (r *otlpReceiver) ofJob(t *testing.T, job *gitlabsim.Job) map[string]*otlp.Span {
 	t.Helper()
+	var root *otlp.Span
+	await(t, "the job's root span", func() bool {
+		root = r.root(job)
+		return root != nil
+	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	byName, ids := map[string]*otlp.Span{}, map[string]bool{}
 	for _, span := range r.spans {
-		byName[span.Name] = span
-		ids[string(span.SpanId)] = true
-	}
-	root := byName["job"]
-	if root == nil {
-		t.Fatalf("job %d has no root span among %d", job.ID, len(r.spans))
+		if bytes.Equal(span.TraceId, root.TraceId) {
+			byName[span.Name] = span
+			ids[string(span.SpanId)] = true
+		}
 	}
 	for name, span := range byName {
-		if !bytes.Equal(span.TraceId, root.TraceId) {
-			t.Errorf("the span %s is in another trace", name)
-		}
 		if name != "job" && !ids[string(span.ParentSpanId)] {
 			t.Errorf("the span %s has no parent", name)
 		}
@@ -88,6 +90,38 @@ func (r *otlpReceiver) ofJob(t *testing.T, job *gitlabsim.Job) map[string]*otlp.
 	return byName
 }
 
+func (r *otlpReceiver) root(job *gitlabsim.Job) *otlp.Span {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, span := range r.spans {
+		if span.Name == "job" && attribute(span, "cicd.pipeline.task.run.id") == fmt.Sprint(job.ID) {
+			return span
+		}
+	}
+	return nil
+}
+
+// traces counts the traces that spans belong to.
+func (r *otlpReceiver) traces() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ids := map[string]bool{}
+	for _, span := range r.spans {
+		ids[string(span.TraceId)] = true
+	}
+	return len(ids)
+}
+
+// await waits for something that comes a moment after a job's end.
+func await(t *testing.T, what string, there func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !there(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s has not come", what)
+		}
+	}
+}
+
 // A job's processes, which never meet, make one trace, one line each in a log,
 // and a table of times in the job log.
 func TestWhatAJobTells(t *testing.T) {
@@ -95,7 +129,9 @@ func TestWhatAJobTells(t *testing.T) {
 	receiver := newOTLPReceiver(t)
 	file := filepath.Join(t.TempDir(), "stages.jsonl")
 	b := newBed(t, bed.Settings{"observe": {"log": quoted(file), "trace_endpoint": quoted(receiver.url), "trace_timeout": `"10s"`}})
-	o := runOn(t, b, gitlabsim.JobSpec{Script: []string{"echo hello", "exit 3"}, AfterScript: []string{"echo after"}})
+	p := project(t, b, nil)
+	caches := []gitlabsim.Cache{{Key: "told", Paths: []string{"deps"}, When: "always"}}
+	o := runOn(t, b, gitlabsim.JobSpec{Project: p, Cache: caches, Script: []string{"mkdir deps; echo hello | tee deps/file", "exit 3"}, AfterScript: []string{"echo after"}})
 	o.failed(t, 3)
 
 	table := regexp.MustCompile(`section_start:\d+:podlane_times\[collapsed=true\]\r\x1b\[0Kwhere the time went: .*s\n(  [a-z_ ]+ +[0-9.ms]+\n)+\x1b\[0Ksection_end:\d+:podlane_times`)
@@ -112,6 +148,20 @@ func TestWhatAJobTells(t *testing.T) {
 			t.Errorf("there is no span %s", name)
 		}
 	}
+	again := runOn(t, b, gitlabsim.JobSpec{Project: p, Cache: caches, Script: []string{"cat deps/file"}})
+	again.succeeded(t)
+	if n := receiver.traces(); n != 2 {
+		t.Errorf("two jobs have made %d traces", n)
+	}
+	restored := receiver.ofJob(t, again.job)
+	for _, name := range []string{"login", "lookup", "transfer", "extract"} {
+		if b.HasStack() && restored[name] == nil {
+			t.Errorf("there is no span %s", name)
+		}
+	}
+	if result := attribute(restored["job"], "cicd.pipeline.task.run.result"); result != "success" {
+		t.Errorf("the second job's result is %q", result)
+	}
 	if span := spans["build_script"]; span != nil && span.Status.GetCode() != otlp.Status_STATUS_CODE_ERROR {
 		t.Errorf("the failed script's span has the status %v", span.Status)
 	}
@@ -120,9 +170,15 @@ func TestWhatAJobTells(t *testing.T) {
 	}
 
 	stages := map[string]map[string]any{}
-	for _, line := range jsonLines(t, file) {
-		stage, _ := line["stage"].(string)
-		stages[stage] = line
+	await(t, "cleanup's line", func() bool {
+		for _, line := range jsonLines(t, file) {
+			if line["job"] == float64(o.job.ID) {
+				stages[fmt.Sprint(line["stage"])] = line
+			}
+		}
+		return stages["cleanup"] != nil
+	})
+	for stage, line := range stages {
 		for _, key := range []string{"job", "project_id", "pod", "seconds", "class", "trace_id", "time"} {
 			if line[key] == nil {
 				t.Errorf("the line of %s has no %s", stage, key)
@@ -133,7 +189,7 @@ func TestWhatAJobTells(t *testing.T) {
 		}
 	}
 	script := stages["build_script"]
-	if script["class"] != "build_failure" || script["exit_code"] != float64(3) || script["output_bytes"].(float64) < 6 {
+	if n, _ := script["output_bytes"].(float64); script["class"] != "build_failure" || script["exit_code"] != float64(3) || n < 6 {
 		t.Errorf("the script's line is %v", script)
 	}
 	if stages["cleanup"]["class"] != "success" {
