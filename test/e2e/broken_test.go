@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -97,19 +95,11 @@ func TestConnectionsThatBreak(t *testing.T) {
 		return 300*time.Millisecond + rand.N(time.Second)
 	})
 	b := newBed(t, bed.Settings{"kubernetes": {"kubeconfig": quoted(through(t, shared, c.address))}})
-	script := `seq 1 2000000 > /tmp/all; printf 'digest='; sha256sum < /tmp/all; printf '\n<<<'
+	script := `seq 1 2000000 > /tmp/all; printf '<<<\n'
 for i in 0 1 2 3 4 5 6 7; do dd if=/tmp/all bs=2M skip=$i count=1 2>/dev/null; sleep 0.7; done; printf '>>>\n'; exit 23`
 	o := runOn(t, b, gitlabsim.JobSpec{Script: []string{script}})
 	o.failed(t, 23)
-	_, rest, _ := strings.Cut(o.trace, "\ndigest=")
-	_, body, ok := strings.Cut(rest, "\n<<<")
-	end := strings.LastIndex(body, ">>>\n")
-	if !ok || end < 0 {
-		t.Fatal("the log lacks the output")
-	}
-	if sum := sha256.Sum256([]byte(body[:end])); hex.EncodeToString(sum[:]) != rest[:64] {
-		t.Errorf("the %d bytes in the log are not those that the script wrote", end)
-	}
+	o.printed(t, numbers(2_000_000))
 	if cuts := c.cuts.Load(); cuts < 5 {
 		t.Errorf("only %d connections were cut: the test proves nothing", cuts)
 	} else {
