@@ -66,7 +66,7 @@ type cacheOrder struct {
 // do gives an order, again if a session breaks over it.
 func (l *cacheLink) do(ctx context.Context, o cacheOrder) (podagent.CacheDone, error) {
 	for try := 1; ; try++ {
-		done, err := l.try(ctx, o)
+		done, err := l.try(ctx, o, try > 1)
 		var answer *podagent.CacheError
 		switch {
 		case err == nil || errors.As(err, &answer):
@@ -95,9 +95,15 @@ func (l *cacheLink) hopeless(ctx context.Context, err error) error {
 	return l.lost(ctx)
 }
 
-func (l *cacheLink) try(ctx context.Context, o cacheOrder) (podagent.CacheDone, error) {
+// try gives an order. again says that a session broke over it, which may have
+// been for a reason that would come again.
+func (l *cacheLink) try(ctx context.Context, o cacheOrder, again bool) (podagent.CacheDone, error) {
 	if err := l.open(ctx); err != nil {
 		return podagent.CacheDone{}, err
+	}
+	if lacking := l.session.OutOfMemory; again && lacking != "" {
+		l.session.OutOfMemory = ""
+		return podagent.CacheDone{}, &podagent.CacheError{Code: podagent.CacheNoMemory, Reason: "podlane-helper was killed, because " + lacking + " was not enough; hint: resources.helper.memory_limit"}
 	}
 	l.dirty = o.Restore != nil
 	done, err := l.session.Do(ctx, o.CacheOrder, o.sign, o.progress)

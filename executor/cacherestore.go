@@ -116,7 +116,7 @@ func (c *caching) restoreOne(ctx context.Context, w *restoring) {
 			return
 		}
 		var answer *podagent.CacheError
-		if ctx.Err() != nil || !errors.As(err, &answer) {
+		if ctx.Err() != nil || !errors.As(err, &answer) || answer.Code == podagent.CacheNoMemory {
 			c.failed(w.Key, reason(ctx, err))
 			return
 		}

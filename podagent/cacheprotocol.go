@@ -80,6 +80,9 @@ type CacheReply struct {
 
 // CacheReady says that orders are taken.
 type CacheReady struct {
+	// OutOfMemory says what was not enough, if the session before this one ended
+	// for lack of memory.
+	OutOfMemory string `json:"out_of_memory,omitempty"`
 	// Removed is how many paths an earlier session had left, which are gone now.
 	Removed int `json:"removed,omitempty"`
 }
@@ -117,6 +120,9 @@ const (
 	// CacheOther means that the archive holds none of the cache's paths, and was
 	// not said to.
 	CacheOther CacheCode = "other"
+	// CacheNoMemory means that the session ended because the container's memory
+	// was not enough.
+	CacheNoMemory CacheCode = "no memory"
 	// CacheInterrupted means that the session ended first.
 	CacheInterrupted CacheCode = "interrupted"
 )

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -31,6 +33,8 @@ type CachePlace struct {
 	CacheHeader
 	// State is a folder of the worker's own that outlives sessions.
 	State string
+	// Memory is what the container may use, 0 if that is not limited.
+	Memory Bytes
 }
 
 // CacheLink reaches the client while an order is being done. It is safe for
@@ -65,7 +69,7 @@ func (s *CacheServer) Serve(ctx context.Context, stdin io.Reader, stdout io.Writ
 	touch(s.Layout.alive())
 	defer touch(s.Layout.alive())
 
-	session := &cacheSession{server: s, ctx: ctx, out: make(chan []byte), over: make(chan struct{}), pending: map[int64]chan CacheAnswer{}}
+	session := &cacheSession{server: s, ctx: ctx, out: make(chan []byte), over: make(chan struct{}), pending: map[int64]chan CacheAnswer{}, ordered: func() {}}
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
@@ -97,6 +101,8 @@ type cacheSession struct {
 	out    chan []byte
 	over   chan struct{} // closed when nothing more will be sent
 	work   sync.WaitGroup
+	// ordered notes that the session was not killed.
+	ordered func()
 
 	mu      sync.Mutex
 	ended   bool
@@ -116,6 +122,7 @@ func (s *cacheSession) end() error {
 	close(s.over)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.ordered()
 	return s.failed
 }
 
@@ -203,6 +210,7 @@ func (s *cacheSession) listen(stdin io.Reader) {
 // left.
 func (s *cacheSession) begin(h CacheHeader) (at CachePlace, unlock func(), err error) {
 	at = CachePlace{CacheHeader: h, State: s.server.Layout.cache()}
+	at.Memory, _ = memoryUse(cgroups)
 	if err := os.MkdirAll(at.State, 0o711); err != nil {
 		return at, nil, fmt.Errorf("make a folder for caches: %w", err)
 	}
@@ -228,8 +236,32 @@ func (s *cacheSession) begin(h CacheHeader) (at CachePlace, unlock func(), err e
 	if err != nil {
 		return at, nil, fmt.Errorf("take back what an earlier restore has left: %w", err)
 	}
-	s.send(CacheReply{Ready: &CacheReady{Removed: removed}})
+	ready := CacheReady{Removed: removed}
+	if s.noteKills(at) {
+		ready.OutOfMemory = "the node's memory"
+		if at.Memory > 0 {
+			ready.OutOfMemory = fmt.Sprintf("the helper container's %s of memory", at.Memory)
+		}
+	}
+	s.send(CacheReply{Ready: &ready})
 	return at, func() { lock.Close() }, nil
+}
+
+// kills holds how many processes of the container had been killed for lack of
+// memory when a session began, for as long as it lasts.
+func kills(at CachePlace) string { return filepath.Join(at.State, "kills") }
+
+// noteKills reports whether the session before this one was killed, or another
+// process under it.
+func (s *cacheSession) noteKills(at CachePlace) bool {
+	now := killedForMemory()
+	before, err := os.ReadFile(kills(at))
+	_ = os.WriteFile(kills(at), []byte(strconv.Itoa(now)), 0o600)
+	count, err2 := strconv.Atoi(string(before))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ordered = func() { _ = os.Remove(kills(at)) }
+	return err == nil && err2 == nil && now > count
 }
 
 // become gives this process another user for good.

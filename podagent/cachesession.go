@@ -16,6 +16,9 @@ import (
 type CacheSession struct {
 	// Removed is how many paths an earlier session had left in the project.
 	Removed int
+	// OutOfMemory says what was not enough, if that session ended for lack of
+	// memory.
+	OutOfMemory string
 
 	stdin *io.PipeWriter
 	ctx   context.Context //nolint:containedctx // the session is a context's life
@@ -67,7 +70,7 @@ func OpenCache(ctx context.Context, connect Session, header CacheHeader) (*Cache
 		if r.Ready == nil {
 			return nil, errors.Join(&CacheError{Reason: r.Error}, s.Close())
 		}
-		s.Removed = r.Ready.Removed
+		s.Removed, s.OutOfMemory = r.Ready.Removed, r.Ready.OutOfMemory
 		return s, nil
 	case <-s.ended:
 		return nil, s.broken()

@@ -27,8 +27,11 @@ func (b Bytes) String() string {
 // number of that size in the place of no limit.
 const unlimited = 1 << 60
 
+// cgroups is where a container sees its control groups.
+const cgroups = "/sys/fs/cgroup"
+
 // memoryUse reads a container's limit and the most that it has used; root is
-// /sys/fs/cgroup.
+// cgroups.
 func memoryUse(root string) (limit, peak Bytes) {
 	if v1 := filepath.Join(root, "memory", "memory.limit_in_bytes"); fileExists(v1) {
 		return readBytes(v1), readBytes(filepath.Join(root, "memory", "memory.max_usage_in_bytes"))

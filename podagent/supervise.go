@@ -191,7 +191,7 @@ func (s *Supervisor) script(dir stageDir, log *os.File, terminate <-chan os.Sign
 	record.OutputBytes = written + n
 	record.Code, record.Signal = exitOf(cmd.ProcessState)
 	if record.OutOfMemory = max(killedForMemory()-killedBefore, 0); record.OutOfMemory > 0 {
-		record.MemoryLimit, record.MemoryPeak = memoryUse("/sys/fs/cgroup")
+		record.MemoryLimit, record.MemoryPeak = memoryUse(cgroups)
 	}
 	return record, out, nil
 }

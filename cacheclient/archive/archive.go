@@ -67,15 +67,19 @@ type Summary struct {
 type WriteOptions struct {
 	PartSize int // bytes: 8 MiB
 	Uploads  int // parts under way at once: 3
-	Workers  int // reading and compressing: one for each processor
+	Workers  int // reading and compressing: one for each processor, at most 16
+	// Memory is the limit of the program's container; less than the defaults
+	// is done at once where they would not fit. 0 means that there is none.
+	Memory   int64
 	Limits   Limits
 	Progress *Progress
 }
 
 // RestoreOptions change how Restore works. Zero values mean the defaults.
 type RestoreOptions struct {
-	Connections int // ranges under way at once: 8
-	Workers     int // decoding and creating files: two for each processor
+	Connections int   // ranges under way at once: 8
+	Workers     int   // decoding and creating files: two for each processor, at most 16
+	Memory      int64 // as for WriteOptions
 	Progress    *Progress
 	// Begin is called before anything is created, with what will be: what
 	// Remove takes away if this process does not live to do so. An error ends

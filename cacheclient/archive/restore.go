@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,10 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// maxWorkers bounds memory on machines with many processors: each worker holds
-// a decoded frame.
-const maxWorkers = 16
 
 // Restore creates in root what the archive holds. Nothing is decoded before its
 // digest has been checked, and no link is there before all files are, so none
@@ -62,9 +57,7 @@ func (o RestoreOptions) orDefaults() RestoreOptions {
 	if o.Connections == 0 {
 		o.Connections = 8
 	}
-	if o.Workers == 0 {
-		o.Workers = min(2*runtime.GOMAXPROCS(0), maxWorkers)
-	}
+	o.fit()
 	if o.Progress == nil {
 		o.Progress = &Progress{}
 	}

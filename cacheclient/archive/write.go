@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -49,9 +48,7 @@ func (o WriteOptions) orDefaults() WriteOptions {
 	if o.Uploads == 0 {
 		o.Uploads = 3
 	}
-	if o.Workers == 0 {
-		o.Workers = runtime.GOMAXPROCS(0)
-	}
+	o.fit()
 	if o.Progress == nil {
 		o.Progress = &Progress{}
 	}

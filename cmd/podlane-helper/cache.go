@@ -11,10 +11,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"podlane/cacheclient/archive"
 	"podlane/cacheclient/match"
@@ -67,6 +70,10 @@ func (cacheWorker) Undo(_ context.Context, at podagent.CachePlace) (int, error) 
 
 // Do implements podagent.CacheWorker.
 func (w cacheWorker) Do(ctx context.Context, at podagent.CachePlace, order podagent.CacheOrder, link podagent.CacheLink) (done podagent.CacheDone, err error) {
+	if at.Memory > 0 {
+		// What has become garbage must not be what ends the container.
+		debug.SetMemoryLimit(int64(at.Memory) * 3 / 4)
+	}
 	switch {
 	case order.Lockfiles != nil:
 		done.Lockfiles, err = lockfiles(ctx, at, order.Lockfiles)
@@ -155,6 +162,9 @@ func (w cacheWorker) restore(ctx context.Context, at podagent.CachePlace, o *pod
 	if err != nil {
 		return nil, coded(err)
 	}
+	if bytes := index.Summary().Bytes; at.Memory > 0 && bytes > int64(at.Memory) && inMemory(at.Project) {
+		return nil, fmt.Errorf("its %s don't fit into the helper container's %s of memory, where the project lies; hint: resources.helper.memory_limit", joblog.Size(bytes), at.Memory)
+	}
 	var progress archive.Progress
 	stop := report(ctx, &progress, link)
 	defer stop()
@@ -162,8 +172,8 @@ func (w cacheWorker) restore(ctx context.Context, at podagent.CachePlace, o *pod
 	indexed := time.Since(began)
 	timer := &transferTimer{began: began, fetch: reader.Fetch}
 	summary, err := archive.Restore(ctx, at.Project, index, timer.Fetch, archive.RestoreOptions{
-		Progress: &progress,
-		Allow:    allow,
+		Progress: &progress, Memory: int64(at.Memory),
+		Allow: allow,
 		Begin: func(paths []string) error {
 			created = paths
 			return os.WriteFile(journal(at), archive.EncodeJournal(paths), 0o600)
@@ -216,6 +226,12 @@ type timedBody struct {
 func (b timedBody) Close() error {
 	b.timer.last.Store(int64(time.Since(b.timer.began)))
 	return b.ReadCloser.Close()
+}
+
+// inMemory reports whether what is written to a folder stays in memory.
+func inMemory(folder string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(folder, &fs) == nil && fs.Type == unix.TMPFS_MAGIC
 }
 
 // readIndex fetches the end of an archive, as much of it as it takes.
@@ -280,7 +296,7 @@ func (w cacheWorker) save(ctx context.Context, at podagent.CachePlace, o *podage
 	var progress archive.Progress
 	stop := report(ctx, &progress, link)
 	defer stop()
-	summary, err := archive.Write(ctx, at.Project, found.Paths, uploader, archive.WriteOptions{Limits: limits(o.Limits), Progress: &progress})
+	summary, err := archive.Write(ctx, at.Project, found.Paths, uploader, archive.WriteOptions{Limits: limits(o.Limits), Memory: int64(at.Memory), Progress: &progress})
 	if errors.Is(err, archive.ErrEmpty) {
 		return &podagent.SaveResult{Empty: true, Notes: found.Notes}, nil
 	}

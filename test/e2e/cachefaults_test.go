@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -322,6 +324,66 @@ func TestCacheSessionThatBreaks(t *testing.T) {
 			finish(t, job).succeeded(t, "cache c: hit: 3 files")
 		})
 	}
+}
+
+// A helper container with little memory takes longer, and no more. If the kernel
+// ends the session all the same, the job goes on without.
+func TestCacheInLittleMemory(t *testing.T) {
+	t.Parallel()
+	proxy := s3Proxy(t)
+	b := cacheBed(t, bed.Settings{
+		"cache": {"endpoint": quoted(proxy.URL())}, "resources.helper": {"memory_limit": quoted("64Mi"), "memory_request": quoted("32Mi")},
+	})
+	p := project(t, b, nil)
+	list := []gitlabsim.Cache{{Key: "c", Paths: []string{"c"}}}
+	fill := "mkdir c; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do dd if=/dev/urandom of=c/$i bs=1000000 count=6 2>/dev/null; done"
+	spec := gitlabsim.JobSpec{Project: p, Script: []string{fill}, Cache: list}
+	runOn(t, b, spec).succeeded(t, "cache c: saved: 12 files, 72 MB")
+	spec.Script = []string{"test $(cat c/* | wc -c) = 72000000"}
+	runOn(t, b, spec).succeeded(t, "cache c: hit: 12 files, 72 MB")
+
+	restoring := proxy.Add(faultproxy.Fault{Match: about("c", http.MethodGet), Stall: true})
+	spec.Script = []string{gone("c")}
+	job := enqueue(t, b, spec)
+	hit(t, restoring)
+	helper := helperOf(t, p)
+	exhaust(t, helper)
+	if err := syscall.Kill(helper, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	restoring.Remove()
+	o := finish(t, job)
+	o.succeeded(t, "cache c: error: podlane-helper was killed, because the helper container's 64 MiB of memory was not enough; hint: resources.helper.memory_limit; the job goes on without")
+}
+
+// exhaust lets memory run out where a process is. The kernel ends the program
+// that did it and leaves others alone: it counts, but not who it was.
+func exhaust(t *testing.T, pid int) {
+	t.Helper()
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(groups)) {
+		field := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		dir := filepath.Join("/sys/fs/cgroup", field[2])
+		if field[1] != "" {
+			dir = filepath.Join("/sys/fs/cgroup", field[1], field[2])
+		}
+		if field[1] != "" && field[1] != "memory" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(dir, "memory.stat")); err != nil {
+			continue
+		}
+		glutton := exec.CommandContext(t.Context(), "sh", "-c", "echo 1000 > /proc/self/oom_score_adj && echo $$ > "+dir+"/cgroup.procs && exec tail /dev/zero")
+		var failed *exec.ExitError
+		if out, err := glutton.CombinedOutput(); !errors.As(err, &failed) || failed.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("the program that takes all memory ended with %v, want it killed\n%s", err, out)
+		}
+		return
+	}
+	t.Fatalf("process %d is in no memory control group: %s", pid, groups)
 }
 
 // hit waits until a fault has happened to somebody.
