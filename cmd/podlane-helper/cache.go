@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"os/signal"
@@ -33,10 +34,32 @@ func (p *program) cache(args []string) error {
 	if err := parse(flags("cache"), args, 0); err != nil {
 		return err
 	}
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // nobody has set GOMEMLIMIT
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	server := &podagent.CacheServer{Layout: p.layout, Worker: cacheWorker{}}
 	return server.Serve(ctx, p.stdin, p.stdout)
+}
+
+// memoryLimit is where garbage collection stops waiting for the heap to double:
+// with the program itself, 128 MiB hold a session. Buffers take 60 MiB with two
+// processors, the names of 100,000 files 10. A save of node_modules runs as fast
+// as without it.
+const memoryLimit = 96 << 20
+
+// makeRoom raises the limit for a list of names that would fill it: collecting
+// garbage all the time wins nothing.
+func makeRoom(names []string) {
+	const few = 200_000
+	if limit := debug.SetMemoryLimit(-1); limit == memoryLimit && len(names) > few {
+		size := int64(0)
+		for _, name := range names[few:] {
+			size += int64(len(name)) + 64 // with its place in lists and in the index
+		}
+		debug.SetMemoryLimit(limit + size)
+	}
 }
 
 // cacheWorker brings archives, transfers and the session together.
@@ -278,6 +301,7 @@ func (w cacheWorker) save(ctx context.Context, at podagent.CachePlace, o *podage
 	if len(found.Paths) == 0 {
 		return &podagent.SaveResult{Empty: true, Notes: found.Notes}, nil
 	}
+	makeRoom(found.Paths)
 	if o.Unless != "" {
 		fingerprint, err := archive.Fingerprint(ctx, at.Project, found.Paths)
 		if err != nil {
