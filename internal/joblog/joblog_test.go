@@ -1,7 +1,7 @@
 package joblog
 
 import (
-	"io"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -23,13 +23,13 @@ func TestLinesKeepApartFromOutput(t *testing.T) {
 	var trace strings.Builder
 	var streams Streams
 	output, log, errs := streams.Bytes(&trace), New(streams.Lines(&trace)), New(streams.Lines(&trace))
-	io.WriteString(output, "a whole line\n")
+	fmt.Fprint(output, "a whole line\n")
 	log.Linef("first")
-	io.WriteString(output, "half of ")
+	fmt.Fprint(output, "half of ")
 	log.Linef("second")
 	errs.Linef("third")
-	io.WriteString(output, "a line\nand ")
-	io.WriteString(output, "")
+	fmt.Fprint(output, "a line\nand ")
+	fmt.Fprint(output, "")
 	errs.Linef("fourth")
 	want := "a whole line\nfirst\nhalf of \nsecond\nthird\na line\nand \nfourth\n"
 	if trace.String() != want {
