@@ -199,7 +199,7 @@ func Lost(pod *corev1.Pod) *Failure {
 		}
 	}
 	if pod.Status.Reason != "" && pod.Status.Phase == corev1.PodFailed {
-		return &Failure{Reason: "pod lost", Detail: fmt.Sprintf("%s: %s", pod.Status.Reason, pod.Status.Message)}
+		return &Failure{Reason: "pod lost", Detail: pod.Status.Reason + ": " + strings.TrimSpace(pod.Status.Message)}
 	}
 	ended := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
 	for _, s := range pod.Status.ContainerStatuses {

@@ -301,8 +301,20 @@ func TestLost(t *testing.T) {
 		{
 			"out of disk",
 			corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: `Container build exceeded its local ephemeral storage limit "1Gi". `},
-			`pod lost: Evicted: Container build exceeded its local ephemeral storage limit "1Gi". `,
+			`pod lost: Evicted: Container build exceeded its local ephemeral storage limit "1Gi".`,
 		},
+		{
+			"node out of disk",
+			corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "The node was low on resource: ephemeral-storage. Threshold quantity: 10Gi, available: 9Gi. Container build was using 40Gi, request is 0, has larger consumption of ephemeral-storage. "},
+			"pod lost: Evicted: The node was low on resource: ephemeral-storage. Threshold quantity: 10Gi, available: 9Gi. Container build was using 40Gi, request is 0, has larger consumption of ephemeral-storage.",
+		},
+		{"node shut down", corev1.PodStatus{Phase: corev1.PodFailed, Reason: "NodeShutdown", Message: "Pod was rejected as the node is shutting down."}, "pod lost: NodeShutdown: Pod was rejected as the node is shutting down."},
+		{
+			"taint", disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", ended("helper", "Error", 143)),
+			"pod lost: its node has a taint that the pod does not tolerate: it is unreachable, or being taken away (Taint manager: deleting due to NoExecute taint)",
+		},
+		{"node gone", disrupted("DeletionByPodGC", "PodGC: node no longer exists", ended("build", "Error", 137)), "pod lost: its node is gone (PodGC: node no longer exists)"},
+		{"a reason to come", disrupted("DeletionBySomethingNew", "", ended("build", "Error", 137)), "pod lost: DeletionBySomethingNew"},
 		{"spot instance", corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Terminated", Message: "Pod was terminated in response to imminent node shutdown."}, "pod lost: Terminated: Pod was terminated in response to imminent node shutdown."},
 		{"preempted", disrupted("PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod", ended("build", "Error", 143)), "pod lost: preempted by a pod of higher priority (default-scheduler: preempting to accommodate a higher priority pod)"},
 		{"node pressure", disrupted("TerminationByKubelet", "The node was low on resource: memory.", ended("build", "Error", 137)), "pod lost: ended by its node, which runs out of a resource or shuts down (The node was low on resource: memory.)"},
