@@ -176,6 +176,9 @@ func (m *Manifest) finish(job *gitlab.Job, s *settings.Settings, asked *overwrit
 	if err := m.allotAll(s, asked); err != nil {
 		return err
 	}
+	if err := checkMounts(spec); err != nil {
+		return err
+	}
 	if s.Security.Level == settings.LevelAuto {
 		m.restricted = m.Pod.DeepCopy()
 		secure(&m.restricted.Spec, s.Security, true)

@@ -19,7 +19,7 @@ const ServiceContainer = "service"
 // podTemplate is what settings say about a job's pod: the template of all jobs
 // and above it the job's own.
 func podTemplate(job *gitlab.Job, s *settings.Settings) (*corev1.PodTemplateSpec, error) {
-	base, err := parseTemplate("kubernetes.pod_template", s.Kubernetes.PodTemplate)
+	base, err := parseTemplate("kubernetes.pod_template", s.Kubernetes.PodTemplateFile, s.Kubernetes.PodTemplate)
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +27,7 @@ func podTemplate(job *gitlab.Job, s *settings.Settings) (*corev1.PodTemplateSpec
 	if err != nil || named == nil {
 		return base, err
 	}
-	own, err := parseTemplate("pod_templates "+named.Name, named.Template)
+	own, err := parseTemplate("pod_templates "+named.Name, named.File, named.Template)
 	if err != nil {
 		return nil, err
 	}
@@ -61,9 +61,12 @@ func chooseTemplate(job *gitlab.Job, s *settings.Settings) (*settings.PodTemplat
 
 // parseTemplate reads a PodTemplateSpec strictly. An error is the fault of
 // whoever wrote the settings.
-func parseTemplate(where, text string) (*corev1.PodTemplateSpec, error) {
+func parseTemplate(where, file, text string) (*corev1.PodTemplateSpec, error) {
 	if text == "" {
 		return nil, nil
+	}
+	if file != "" {
+		where = file + " of " + where
 	}
 	bad := func(format string, args ...any) error {
 		return &Failure{Reason: "invalid pod template", Detail: where + ": " + fmt.Sprintf(format, args...)}
@@ -89,6 +92,23 @@ func parseTemplate(where, text string) (*corev1.PodTemplateSpec, error) {
 	// What only a pod that exists has.
 	t.Name, t.Namespace, t.GenerateName = "", "", ""
 	return t, nil
+}
+
+// checkMounts finds mounts of volumes that are not there: the API server would
+// refuse the pod, but only at the first job.
+func checkMounts(spec *corev1.PodSpec) error {
+	var volumes []string
+	for _, v := range spec.Volumes {
+		volumes = append(volumes, v.Name)
+	}
+	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
+		for _, m := range c.VolumeMounts {
+			if !slices.Contains(volumes, m.Name) {
+				return &Failure{Reason: "invalid pod template", Detail: fmt.Sprintf("container %s mounts the volume %q, expected one of %s", c.Name, m.Name, strings.Join(volumes, ", "))}
+			}
+		}
+	}
+	return nil
 }
 
 // forServices puts a container for each service in the place of the template's

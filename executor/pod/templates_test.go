@@ -271,6 +271,9 @@ func TestTemplateMistakesAreTheSystemsFault(t *testing.T) {
 		{"no YAML", "spec: [\n", "invalid pod template: kubernetes.pod_template: yaml: "},
 		{"restarts", "spec:\n  restartPolicy: Always\n", "invalid pod template: kubernetes.pod_template: found spec.restartPolicy Always, expected Never"},
 		{"one service", "spec:\n  containers: [{name: svc-0}]\n", "invalid pod template: kubernetes.pod_template: found a container svc-0, expected the name \"service\""},
+		{"no volume", "spec:\n  containers: [{name: build, volumeMounts: [{name: caches, mountPath: /x}]}]\n", `invalid pod template: container build mounts the volume "caches", expected one of builds, cache, `},
+		{"wrong type", "spec:\n  containers: [{name: build, resources: {limits: {cpu: [1]}}}]\n", "invalid pod template: kubernetes.pod_template: "},
+		{"wrong list", "spec:\n  tolerations: {key: ci}\n", "invalid pod template: kubernetes.pod_template: cannot unmarshal object into Go struct field"},
 		{"no image", "spec:\n  containers: [{name: proxy}]\n", "invalid pod template: kubernetes.pod_template: container \"proxy\" has no image"},
 	}
 	for _, tt := range tests {

@@ -98,7 +98,9 @@ func (d *decoder) add(key, found, expected string) {
 func (d *decoder) table(path string, table map[string]toml.Primitive, into reflect.Value) {
 	fields := map[string]reflect.Value{}
 	for i := range into.NumField() {
-		fields[into.Type().Field(i).Tag.Get("toml")] = into.Field(i)
+		if name := into.Type().Field(i).Tag.Get("toml"); name != "-" {
+			fields[name] = into.Field(i)
+		}
 	}
 	for name, value := range table {
 		key := strings.TrimPrefix(path+"."+name, ".")

@@ -47,6 +47,8 @@ type Kubernetes struct {
 	// PodTemplate is a PodTemplateSpec that every job's pod is made from: YAML,
 	// or the name of a file with it.
 	PodTemplate string `toml:"pod_template"`
+	// PodTemplateFile is the file's name, if it was one.
+	PodTemplateFile string `toml:"-"`
 	// RequestTimeout bounds a single API request that isn't a watch or an exec.
 	RequestTimeout Duration `toml:"request_timeout"`
 	// RetryBudget is how long a stage goes on trying when the API server can't

@@ -121,7 +121,9 @@ func leaves(t reflect.Type) []string {
 			names = append(names, leaves(f.Type)...)
 			continue
 		}
-		names = append(names, f.Tag.Get("toml"))
+		if name := f.Tag.Get("toml"); name != "-" {
+			names = append(names, name)
+		}
 	}
 	return names
 }

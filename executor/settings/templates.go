@@ -14,6 +14,8 @@ type PodTemplate struct {
 	Name string `toml:"name"`
 	// Template is YAML or the name of a file with it: see Settings.readTemplates.
 	Template string `toml:"template"`
+	// File is its name, if it was one.
+	File string `toml:"-"`
 	// Projects that may have it, by number; none means every project.
 	Projects []int64 `toml:"projects"`
 	// Protected is set if only jobs of protected refs may have it.
@@ -39,7 +41,7 @@ func (t *PodTemplate) Fits(project int64, protected bool) bool {
 // with a line break is a template itself; a relative name belongs to the folder
 // of the settings file.
 func (s *Settings) readTemplates(d *decoder) {
-	read := func(key string, text *string) {
+	read := func(key string, text, name *string) {
 		if *text == "" || strings.Contains(*text, "\n") {
 			return
 		}
@@ -56,11 +58,12 @@ func (s *Settings) readTemplates(d *decoder) {
 		case strings.TrimSpace(string(content)) == "":
 			d.add(key, "an empty file", "a PodTemplateSpec in YAML")
 		}
-		*text = string(content)
+		*text, *name = string(content), file
 	}
-	read("kubernetes.pod_template", &s.Kubernetes.PodTemplate)
+	read("kubernetes.pod_template", &s.Kubernetes.PodTemplate, &s.Kubernetes.PodTemplateFile)
 	for i := range s.PodTemplates {
-		read(fmt.Sprintf("pod_templates[%d].template", i+1), &s.PodTemplates[i].Template)
+		t := &s.PodTemplates[i]
+		read(fmt.Sprintf("pod_templates[%d].template", i+1), &t.Template, &t.File)
 	}
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"os"
@@ -81,6 +82,48 @@ func TestPull(t *testing.T) {
 			Variables: []gitlabsim.Variable{{Key: "DOCKER_AUTH_CONFIG", Value: fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, b.Stack.RegistryAddress, login), Raw: true}},
 		}).succeeded(t, "\npulled and run\n")
 	})
+	t.Run("secrets of the settings and of the service account", func(t *testing.T) {
+		pullSecrets(t, private.Name, login)
+	})
+}
+
+// pullSecrets runs jobs whose image needs a pull secret that was there before.
+func pullSecrets(t *testing.T, image, login string) {
+	id := randomHex()
+	config := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, shared.Stack.RegistryAddress, login)
+	objects := []byte(strings.NewReplacer("ID", id, "NAMESPACE", stackenv.Namespace, "CONFIG", base64.StdEncoding.EncodeToString([]byte(config))).Replace(`
+apiVersion: v1
+kind: Secret
+metadata: {name: registry-ID, namespace: NAMESPACE}
+type: kubernetes.io/dockerconfigjson
+data: {.dockerconfigjson: CONFIG}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: puller-ID, namespace: NAMESPACE}
+imagePullSecrets: [{name: registry-ID}]
+`))
+	t.Cleanup(func() {
+		if err := shared.Kube.Remove(context.WithoutCancel(t.Context()), objects); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := shared.Kube.Apply(t.Context(), objects); err != nil {
+		t.Fatal(err)
+	}
+	for name, own := range map[string]map[string]string{
+		"settings": {"image_pull_secrets": quotedList("registry-" + id)},
+		"account":  {"service_account": quoted("puller-" + id), "service_account_pull_secrets": "true"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := asAdmin(stackenv.Namespace, nil)
+			s["pod"], s["images"] = own, map[string]string{"allowed_pull_policies": quotedList("Always")}
+			runOn(t, newBed(t, s), gitlabsim.JobSpec{
+				Image: gitlabsim.Image{Name: image, PullPolicy: []string{"always"}}, Script: []string{"echo pulled and run"},
+			}).succeeded(t, "\npulled and run\n")
+		})
+	}
 }
 
 func quoted(s string) string { return fmt.Sprintf("%q", s) }

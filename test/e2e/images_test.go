@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os/exec"
+	"runtime"
 	"testing"
 
 	"podlane/test/bed"
@@ -49,7 +50,7 @@ func TestImageOptions(t *testing.T) {
 	run(t, gitlabsim.JobSpec{
 		Image: gitlabsim.Image{
 			Name: stackenv.ImageJob, Entrypoint: []string{"/usr/bin/env", "FROM_ENTRYPOINT=yes"},
-			ExecutorOpts: map[string]any{"kubernetes": map[string]any{"user": "1234:2345"}},
+			ExecutorOpts: map[string]any{"kubernetes": map[string]any{"user": "1234:2345"}, "docker": map[string]any{"platform": "linux/" + runtime.GOARCH}},
 		},
 		Script: []string{`echo "I am $(id -u):$(id -g), $FROM_ENTRYPOINT"`, "touch here", "grep -E '^(NoNewPrivs|Seccomp|CapBnd):' /proc/self/status"},
 	}).succeeded(t, "\nI am 1234:2345, yes\n", "\nNoNewPrivs:\t1\n", "\nSeccomp:\t2\n")

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -67,6 +69,40 @@ spec:
 // made.
 func TestDryRunOfTemplates(t *testing.T) {
 	t.Parallel()
+	problems := dryRun(t, func(s *settings.Settings) {
+		s.PodTemplates = []settings.PodTemplate{
+			{Name: "good", OnRequest: true, Template: "spec:\n  hostUsers: false\n"},
+			{Name: "bad", OnRequest: true, Template: "spec:\n  priorityClassName: nobodys\n"},
+		}
+	})
+	if len(problems) != 1 || problems[0].Name != "bad" || !strings.Contains(problems[0].Err.Error(), "forbidden: ") || !strings.Contains(problems[0].Err.Error(), "no PriorityClass with name nobodys was found") {
+		t.Errorf("found %v, want one problem of the template bad", problems)
+	}
+}
+
+// The API server takes the pods of the example fleet, of all four kinds.
+func TestDryRunOfTheFleet(t *testing.T) {
+	t.Parallel()
+	fleet, err := settings.Load(filepath.Join(shared.Root(), "examples", "fleet", "podlane.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(fleet.PodTemplates) != 3 {
+		t.Errorf("the fleet has %d templates beside the one for small jobs", len(fleet.PodTemplates))
+	}
+	problems := dryRun(t, func(s *settings.Settings) {
+		access := s.Kubernetes
+		*s = fleet
+		s.Kubernetes.Kubeconfig, s.Kubernetes.Context, s.Kubernetes.Namespace = access.Kubeconfig, access.Context, access.Namespace
+	})
+	for _, p := range problems {
+		t.Errorf("template %q: %v", p.Name, p.Err)
+	}
+}
+
+// dryRun judges the templates of the bed's settings after a change.
+func dryRun(t *testing.T, change func(*settings.Settings)) []pod.TemplateProblem {
+	t.Helper()
 	s, err := settings.Load(shared.Config)
 	if err != nil {
 		t.Fatal(err)
@@ -74,16 +110,32 @@ func TestDryRunOfTemplates(t *testing.T) {
 	if s.Vault.ForKubernetes() {
 		s.Kubernetes.Kubeconfig = shared.AdminKubeconfig()
 	}
+	change(&s)
 	client, err := pod.Connect(&s, nil, joblog.New(t.Output()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.PodTemplates = []settings.PodTemplate{
-		{Name: "good", OnRequest: true, Template: "spec:\n  hostUsers: false\n"},
-		{Name: "bad", OnRequest: true, Template: "spec:\n  containers: [{name: build, volumeMounts: [{name: nothing, mountPath: /x}]}]\n"},
+	return client.DryRunTemplates(t.Context(), &s)
+}
+
+// The API server takes what deploy/ has, every field of it.
+func TestDryRunOfDeployments(t *testing.T) {
+	t.Parallel()
+	needsStack(t)
+	files, err := filepath.Glob(filepath.Join(shared.Root(), "deploy", "*.yaml"))
+	if err != nil || len(files) < 5 {
+		t.Fatalf("found %v, %v", files, err)
 	}
-	problems := client.DryRunTemplates(t.Context(), &s)
-	if len(problems) != 1 || problems[0].Name != "bad" || !strings.Contains(problems[0].Err.Error(), `rejected: `) || !strings.Contains(problems[0].Err.Error(), `"nothing"`) {
-		t.Errorf("found %v, want one problem of the template bad", problems)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := shared.Kube.DryRun(t.Context(), text); err != nil {
+			t.Errorf("%s: %v", filepath.Base(file), err)
+		}
+	}
+	if err := shared.Kube.DryRun(t.Context(), []byte("{apiVersion: v1, kind: ServiceAccount, metadata: {name: x}, secretz: []}")); err == nil {
+		t.Error("an unknown field passes the dry run")
 	}
 }

@@ -66,7 +66,7 @@ func parts(s stackenv.Stack, p programs) []part {
 					"--bind-address=" + s.BridgeIP, "--advertise-address=" + s.BridgeIP,
 					fmt.Sprintf("--secure-port=%d", s.Ports.APIServer),
 					"--service-cluster-ip-range=10.43.0.0/16", "--endpoint-reconciler-type=none",
-					"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+					"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged",
 					"--client-ca-file=" + pkiFile(s, "ca.crt"),
 					"--tls-cert-file=" + pkiFile(s, "apiserver.crt"), "--tls-private-key-file=" + pkiFile(s, "apiserver.key"),
 					"--service-account-issuer=https://kubernetes.default.svc",
