@@ -20,11 +20,13 @@ func TestFleetGolden(t *testing.T) {
 	if problems := CheckTemplates(&s); len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	for _, template := range []string{"", "large", "privileged-build", "review-deploy"} {
+	for _, template := range []string{"small", "large", "privileged-build", "review-deploy"} {
 		job := testJob()
 		job.Image.Name = "registry.example.com/team/go:1"
 		job.GitInfo.Protected = new(true)
-		withVariables(settings.TemplateVariable, template)(job)
+		if template != "small" {
+			withVariables(settings.TemplateVariable, template)(job)
+		}
 		m, err := Build(job, &s, "a1b2c3")
 		if err != nil {
 			t.Fatal(err)
@@ -32,9 +34,6 @@ func TestFleetGolden(t *testing.T) {
 		got, err := yaml.Marshal(m.Pod)
 		if err != nil {
 			t.Fatal(err)
-		}
-		if template == "" {
-			template = "small"
 		}
 		golden := filepath.Join("testdata", "fleet-"+template+".yaml")
 		if *update {

@@ -3,6 +3,7 @@ package settings
 import (
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -105,6 +106,40 @@ func TestExampleNamesEverySettingWithItsDefault(t *testing.T) {
 		if !strings.Contains(string(text), key) {
 			t.Errorf("the example does not name %s", key)
 		}
+	}
+}
+
+// What the example shows in comments is valid as well: the fleet's templates, and
+// of grants each key for its kind.
+func TestExamplesCommentsAreValid(t *testing.T) {
+	text, err := os.ReadFile("../../podlane.example.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uncommented := regexp.MustCompile(`(?m)^# (\[\[\w+\]\]|[a-z_]+ = )`).ReplaceAllString(string(text), "$1")
+	withVault := strings.Replace(uncommented, "[vault]\n", "[vault]\n\"address\" = \"https://vault.example.com\"\n", 1)
+	withVault = strings.Replace(withVault, "\naddress = \"\"\n", "\n", 1)
+	// Beside the fleet's own file, whose templates it names.
+	const fleetFile = "../../examples/fleet/podlane.toml"
+	got, err := Parse(fleetFile, withVault)
+	if err == nil {
+		t.Error("the example's grant is of one kind; it is to show the keys of all")
+	} else {
+		for line := range strings.Lines(err.Error()) {
+			if !strings.Contains(line, "expected nothing: this key means nothing to kind kubeconfig") {
+				t.Error(line)
+			}
+		}
+	}
+	fleet, err := Load(fleetFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(fleet.PodTemplates, got.PodTemplates); diff != "" {
+		t.Errorf("the example's templates are not the fleet's (-fleet +example):\n%s", diff)
+	}
+	if len(got.Grants) != 1 || len(got.PodTemplates) != 4 {
+		t.Errorf("found %d grants and %d templates", len(got.Grants), len(got.PodTemplates))
 	}
 }
 

@@ -87,8 +87,8 @@ func TestDryRunOfTheFleet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(fleet.PodTemplates) != 3 {
-		t.Errorf("the fleet has %d templates beside the one for small jobs", len(fleet.PodTemplates))
+	if len(fleet.PodTemplates) != 4 {
+		t.Errorf("the fleet has %d templates", len(fleet.PodTemplates))
 	}
 	problems := dryRun(t, func(s *settings.Settings) {
 		access := s.Kubernetes
