@@ -1,6 +1,8 @@
 package gitlab
 
 import (
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -85,6 +87,38 @@ func TestExpand(t *testing.T) {
 	want := Variables{{Key: "A", Value: "1"}, {Key: "B", Value: "1"}, {Key: "C", Value: "$A", Raw: true}}
 	if diff := cmp.Diff(want, vars.Resolve()); diff != "" {
 		t.Errorf("resolved (-want +got):\n%s", diff)
+	}
+}
+
+// Values that name themselves, many variables that name each other, arrays as
+// deep as the file is long: reading them takes neither long nor much memory.
+func TestHostileJobResponse(t *testing.T) {
+	const head = `{"id":1,"job_info":{"project_id":1},"git_info":{"repo_url":"http://h/p.git"},"variables":`
+	var many []Variable
+	for i := range 50_000 {
+		many = append(many, Variable{Key: fmt.Sprint("V", i), Value: fmt.Sprintf("$V%d$V%d", i, 50_000-i)})
+	}
+	list, err := json.Marshal(many)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, response := range map[string]string{
+		"a value that names itself":   head + `[{"key":"A","value":"` + strings.Repeat("$A", 1<<20) + `"}]}`,
+		"values that name each other": head + string(list) + `}`,
+		"deep":                        head + strings.Repeat("[", 1<<20) + `}`,
+		"deep elsewhere":              head + `[],"x":` + strings.Repeat(`{"x":`, 1<<20) + `}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			job, err := ParseJob(strings.NewReader(response))
+			if err != nil {
+				return
+			}
+			for _, v := range job.Variables.Resolve() {
+				if len(v.Value) > maxExpanded {
+					t.Errorf("%s has %d bytes", v.Key, len(v.Value))
+				}
+			}
+		})
 	}
 }
 

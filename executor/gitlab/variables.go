@@ -51,16 +51,26 @@ func (v Variables) First(key string) (string, bool) {
 
 // Expand replaces $NAME and ${NAME} by the variables' values once, as the
 // runner does (gitlab-runner common/variables.go: os.Expand, "$$" stands for a
-// dollar sign, a variable that isn't there for nothing).
-func (v Variables) Expand(s string) string {
+// dollar sign, a variable that isn't there for nothing). References beyond
+// what an environment can hold stand for nothing, too: a value of a megabyte
+// that names itself all along would become a terabyte.
+func (v Variables) Expand(s string) string { return expand(s, v.Get) }
+
+func expand(s string, get func(key string) string) string {
 	if !strings.Contains(s, "$") {
 		return s
 	}
+	room := maxExpanded
 	return os.Expand(s, func(key string) string {
 		if key == "$" {
 			return "$"
 		}
-		return v.Get(key)
+		if room <= 0 {
+			return ""
+		}
+		value := get(key)
+		room -= len(value)
+		return value
 	})
 }
 
@@ -82,10 +92,16 @@ func (v Variables) Resolve() Variables {
 		at[x.Key] = len(out)
 		out = append(out, x)
 	}
+	get := func(key string) string {
+		if i, ok := at[key]; ok {
+			return out[i].Value
+		}
+		return ""
+	}
 	resolved := make(Variables, len(out))
 	for i, x := range out {
 		if !x.Raw {
-			x.Value = v.Expand(x.Value)
+			x.Value = expand(x.Value, get)
 		}
 		if len(x.Value) > maxExpanded {
 			x.Value = x.Value[:maxExpanded]

@@ -139,7 +139,7 @@ func (c *Client) retry(ctx context.Context, what string, op func(context.Context
 		}
 		attempt, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
-		err := op(attempt)
+		err := c.settled(attempt, op)
 		if err != nil && (ctx.Err() != nil || !transient(err)) {
 			return struct{}{}, backoff.Permanent(err)
 		}
@@ -191,6 +191,10 @@ func transient(err error) bool {
 	if errors.As(err, &token) {
 		return false
 	}
+	var starting *startingError
+	if errors.As(err, &starting) {
+		return true
+	}
 	var status apierrors.APIStatus
 	if errors.As(err, &status) {
 		return apierrors.IsTooManyRequests(err) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) ||
@@ -211,12 +215,14 @@ func (c *Client) Get(ctx context.Context, name string) (*corev1.Pod, error) {
 	return pod, err
 }
 
-// Look is Get without patience: one request, whatever comes of it.
+// Look is Get without patience: whatever comes of it, it is not repeated.
 func (c *Client) Look(ctx context.Context, name string) (*corev1.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	pod := &corev1.Pod{}
-	err := c.rest.Get().Namespace(c.namespace).Resource("pods").Name(name).Do(ctx).Into(pod)
+	err := c.settled(ctx, func(ctx context.Context) error {
+		return c.rest.Get().Namespace(c.namespace).Resource("pods").Name(name).Do(ctx).Into(pod)
+	})
 	return pod, err
 }
 

@@ -49,7 +49,11 @@ func (c *Client) Exec(ctx context.Context, pod, container string, argv []string,
 		defer stderr.close()
 		options.Stderr = stderr
 	}
-	return exitError(executor.StreamWithContext(ctx, options))
+	err = executor.StreamWithContext(ctx, options)
+	if isDenial(err) && !c.ready(ctx) {
+		return &startingError{err}
+	}
+	return exitError(err)
 }
 
 // open passes on what is written until it is closed. client-go returns as soon
@@ -120,6 +124,5 @@ func IsExecRefusal(err error) bool {
 		return false
 	}
 	var exit *ExitError
-	text := err.Error()
-	return errors.As(err, &exit) || strings.Contains(text, "OCI runtime exec failed") || strings.Contains(text, "is forbidden")
+	return errors.As(err, &exit) || strings.Contains(err.Error(), "OCI runtime exec failed") || isDenial(err)
 }

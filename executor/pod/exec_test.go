@@ -224,19 +224,82 @@ func TestClosedOutputTakesNothing(t *testing.T) {
 }
 
 // What the API server refuses for a reason is not asked for again in another
-// protocol's name.
+// protocol's name. One that has just started may refuse what it grants later.
 func TestExecTellsRefusals(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusForbidden)
-		_ = json.NewEncoder(w).Encode(metav1.Status{
-			TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
-			Status:   metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: `pods "p" is forbidden: no exec for you`,
+	for _, ready := range []bool{true, false} {
+		t.Run(fmt.Sprint("ready ", ready), func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/readyz" && ready {
+					fmt.Fprint(w, "ok")
+					return
+				}
+				forbid(w)
+			}))
+			defer server.Close()
+			err := clientOf(t, server.URL).Exec(t.Context(), "p", BuildContainer, []string{"upper", "0"}, Streams{Stdout: io.Discard})
+			if err == nil || IsExecRefusal(err) != ready || !strings.Contains(err.Error(), "no exec for you") {
+				t.Errorf("got %v, want the API server's own words", err)
+			}
 		})
+	}
+}
+
+func forbid(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusForbidden)
+	_ = json.NewEncoder(w).Encode(metav1.Status{
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
+		Status:   metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: `pods "p" is forbidden: no exec for you`,
+	})
+}
+
+// An API server that starts answers 403 until it has read its rules.
+func TestRefusalsOfAStartingServerPass(t *testing.T) {
+	const refusals = 5
+	var mu sync.Mutex
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case r.URL.Path == "/readyz" && asked < refusals:
+			http.Error(w, "not yet", http.StatusInternalServerError)
+		case r.URL.Path == "/readyz":
+			fmt.Fprint(w, "ok")
+		case asked < refusals:
+			asked++
+			forbid(w)
+		default:
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(corev1.Pod{TypeMeta: metav1.TypeMeta{Kind: "Pod", APIVersion: "v1"}, ObjectMeta: metav1.ObjectMeta{Name: "p"}})
+		}
 	}))
 	defer server.Close()
-	err := clientOf(t, server.URL).Exec(t.Context(), "p", BuildContainer, []string{"upper", "0"}, Streams{Stdout: io.Discard})
-	if err == nil || !IsExecRefusal(err) || !strings.Contains(err.Error(), "no exec for you") {
-		t.Errorf("got %v, want the API server's own words", err)
+	c := clientOf(t, server.URL)
+	c.budget, c.timeout = time.Minute, time.Minute
+	if err := c.WhyLost(t.Context(), "p"); err != nil {
+		t.Errorf("the pod is taken for lost: %v", err)
+	}
+	if p, err := c.Get(t.Context(), "p"); err != nil || p.Name != "p" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A refusal that lasts is said soon.
+func TestRefusalsLast(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/readyz" {
+			forbid(w)
+		}
+	}))
+	defer server.Close()
+	c := clientOf(t, server.URL)
+	c.budget, c.timeout = time.Hour, time.Minute
+	var failure *Failure
+	if err := c.WhyLost(t.Context(), "p"); !errors.As(err, &failure) || failure.Reason != "forbidden" {
+		t.Errorf("got %v", err)
+	}
+	if _, err := c.Get(t.Context(), "p"); !IsForbidden(err) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -16,9 +16,10 @@ const aliveTimeout = 10 * time.Second
 
 // refuseAlive is a *Failure if a stage is followed in a pod at this moment: its
 // job is alive, in the hands of another process of the runner's, and a second
-// pod for it would run it twice. A pod that does not answer is nobody's.
+// pod for it would run it twice. That holds for a pod in its grace period, too.
+// A pod that does not answer is nobody's.
 func (c *Client) refuseAlive(ctx context.Context, there *corev1.Pod) error {
-	if there.DeletionTimestamp != nil || Lost(there) != nil || there.Spec.NodeName == "" {
+	if Lost(there) != nil || there.Spec.NodeName == "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, aliveTimeout)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 )
 
@@ -68,7 +67,12 @@ func (w *starter) tryReady(ctx context.Context) (done bool, err error) {
 		}
 	})
 	execErr := w.client.Exec(ctx, w.pod.Name, HelperContainer, argv, Streams{Stdout: stdout, Stderr: io.Discard})
-	if !done && execErr != nil && strings.Contains(execErr.Error(), "forbidden") {
+	if !done && isDenial(execErr) {
+		// It may have been said just before the API server was ready.
+		w.denied++
+		if w.denied == 1 {
+			return false, nil
+		}
 		return true, &Failure{Reason: "forbidden", Detail: execErr.Error(), Err: execErr}
 	}
 	// A try that ended without an answer is no error: the container isn't

@@ -36,6 +36,7 @@ type starter struct {
 	pullFails  time.Time // since when pulls have been failing
 	quickUntil time.Time // until when to probe without being told
 	pulling    int       // images that are being pulled
+	denied     int       // how often the API server has refused to run the probe
 }
 
 // WaitReady returns when both containers of ours answer and the services with
