@@ -21,6 +21,7 @@ helper-image: ## bin/helper-image, the helper image for amd64 and arm64 as an OC
 test: unit up ## everything: unit tests, then end to end on the test bed (sets itself up)
 	$(STACK) program versitygw >/dev/null
 	$(GO) test -count=1 -parallel 8 -timeout 30m ./test/e2e/...
+	$(GO) test -count=1 -short -parallel 3 -timeout 20m ./test/faults
 
 unit: ## tests that need nothing but Go
 	$(GO) test $$($(GO) list ./... | grep -v -e /test/e2e -e '/test/faults$$')

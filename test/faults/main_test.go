@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"podlane/test/faults/results"
 	"podlane/test/gitlabsim"
 	"podlane/test/runnersim"
+	"podlane/test/stack/stackenv"
 )
 
 var (
@@ -27,6 +30,23 @@ var (
 
 // limit bounds one job.
 const limit = 6 * time.Minute
+
+// quick lets a test that harms nobody beside it run beside others where that is
+// wanted: in make test.
+func quick(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Parallel()
+	}
+}
+
+// alone skips a test that harms all jobs of the node, or takes minutes.
+func alone(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes the whole node, or minutes: make test-faults")
+	}
+}
 
 // start starts a bed for one test. The bed looks after what is left.
 func start(t *testing.T, settings bed.Settings, hooks runnersim.Hooks) *bed.Bed {
@@ -50,18 +70,29 @@ func start(t *testing.T, settings bed.Settings, hooks runnersim.Hooks) *bed.Bed 
 // through a proxy.
 func throughProxy(t *testing.T, faults proxy.Faults) (*proxy.Proxy, bed.Settings) {
 	t.Helper()
-	plain := start(t, nil, runnersim.Hooks{})
-	text, err := os.ReadFile(plain.Stack.ProductKubeconfig)
+	root, err := stackenv.FindRoot(".")
 	if err != nil {
-		t.Skip("this cluster is not the test stack")
+		t.Fatal(err)
 	}
-	server := plain.Stack.APIServerURL()
+	number, err := stackenv.ParseNumber(os.Getenv("PODLANE_STACK"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stack, err := stackenv.New(root, number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(stack.ProductKubeconfig)
+	if err != nil {
+		t.Fatal("the test bed is not up; hint: make up:", err)
+	}
+	server := stack.APIServerURL()
 	p, err := proxy.Start(t.Context(), strings.TrimPrefix(server, "https://"), faults)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Close)
-	changed := strings.Replace(string(text), server, "https://"+p.Address+"\n      tls-server-name: "+plain.Stack.BridgeIP, 1)
+	changed := strings.Replace(string(text), server, "https://"+p.Address+"\n      tls-server-name: "+stack.BridgeIP, 1)
 	if changed == string(text) {
 		t.Fatalf("the kubeconfig does not name %s", server)
 	}
@@ -81,7 +112,7 @@ type outcome struct {
 
 func enqueue(t *testing.T, b *bed.Bed, spec gitlabsim.JobSpec) *gitlabsim.Job {
 	t.Helper()
-	project, err := b.GitLab.AddProject(t.Context(), gitlabsim.ProjectSpec{Path: fmt.Sprintf("faults/p%d", time.Now().UnixNano())})
+	project, err := b.GitLab.AddProject(t.Context(), gitlabsim.ProjectSpec{Path: "faults/" + rand.Text()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,11 +223,16 @@ func note(t *testing.T, fault, said, class, left string) {
 	if t.Failed() || !*record {
 		return
 	}
+	recording.Lock()
+	defer recording.Unlock()
 	row := results.Row{Test: t.Name(), Fault: fault, Log: said, Class: class, Left: left}
 	if err := results.Record("results.json", "../../docs/reliability.md", row); err != nil {
 		t.Error(err)
 	}
 }
+
+// recording is held by the test that writes its line of the table.
+var recording sync.Mutex
 
 // find returns the first line of a log that has a text.
 func find(trace, text string) string {

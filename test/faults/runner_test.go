@@ -17,41 +17,60 @@ import (
 	"time"
 
 	"podlane/test/bed"
+	"podlane/test/faults/proxy"
 	"podlane/test/gitlabsim"
 	"podlane/test/runnersim"
 	"podlane/test/stack/stackenv"
 )
 
 // SIGTERM to each stage of a job in turn, as when somebody stops processes on
-// the runner's host.
+// the runner's host: while it waits for the cluster's first answer, and for
+// the script also while that runs.
 func TestTermAtEveryStage(t *testing.T) {
-	for _, stage := range []string{"config", "prepare", "prepare_script", "get_sources", "build_script", "after_script", "cleanup_file_variables", "cleanup"} {
-		t.Run(stage, func(t *testing.T) {
-			var once sync.Once
-			b := start(t, nil, runnersim.Hooks{Started: func(call *runnersim.Call, pid int) {
-				if call.Stage == stage {
-					once.Do(func() { time.AfterFunc(30*time.Millisecond, func() { _ = syscall.Kill(pid, syscall.SIGTERM) }) })
-				}
-			}})
-			job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{"echo it runs", "sleep 1"}, AfterScript: []string{"echo after"}})
+	quick(t)
+	const failed, success = "system failure", "success"
+	for _, tt := range []struct{ stage, class, line string }{
+		{"prepare", success, ""}, // of the second try
+		{"prepare_script", failed, "stage prepare_script was cancelled"},
+		{"get_sources", failed, "stage get_sources was cancelled"},
+		{"build_script", failed, "stage build_script was cancelled"},
+		{"after_script", success, "stage after_script was cancelled"}, // as in GitLab
+		{"cleanup", success, ""},
+	} {
+		t.Run(tt.stage, func(t *testing.T) {
+			quick(t)
+			p, settings := throughProxy(t, proxy.Faults{})
+			var before, started sync.Once
+			var waiting <-chan struct{}
+			b := start(t, settings, runnersim.Hooks{
+				Before: func(call *runnersim.Call) error {
+					if call.Stage == tt.stage {
+						before.Do(func() { waiting = p.Hold() })
+					}
+					return nil
+				},
+				Started: func(call *runnersim.Call, pid int) {
+					if call.Stage != tt.stage {
+						return
+					}
+					started.Do(func() {
+						go func() {
+							defer p.Release()
+							select {
+							case <-waiting:
+								_ = syscall.Kill(pid, syscall.SIGTERM)
+							case <-time.After(limit):
+								t.Error("the stage has asked nothing of the API server")
+							}
+						}()
+					})
+				},
+			})
+			job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{"echo it runs"}, AfterScript: []string{"echo after"}})
 			o := finish(t, b, job)
-			if o.left != "nothing" {
-				t.Errorf("left: %s", o.left)
-			}
-			t.Logf("SIGTERM to %s: %s; %s", stage, o.class(), find(o.trace, "podlane: error: "))
-			if c := o.class(); c != "success" && c != "system failure" {
-				t.Errorf("the job ended as %s", c)
-			}
-			note(t, "SIGTERM to "+stage, orNothing(find(o.trace, "podlane: error: ")), o.class(), o.left)
+			o.verdict(t, "SIGTERM to "+tt.stage, tt.class, tt.line)
 		})
 	}
-}
-
-func orNothing(line string) string {
-	if line == "" {
-		return "nothing of it"
-	}
-	return line
 }
 
 // byHand makes a folder as the runner makes one for an attempt at a job.
@@ -104,41 +123,52 @@ func mustCall(t *testing.T, b *bed.Bed, dir string, args ...string) string {
 // SIGTERM to run at every 100 ms of a stage: the script is dead afterwards, the
 // pod is there, and nothing counts as success.
 func TestTermAtEveryMoment(t *testing.T) {
+	quick(t)
 	b := start(t, nil, runnersim.Hooks{})
 	dir, _ := byHand(t, b)
 	mustCall(t, b, dir, "prepare")
-	for at := time.Duration(0); at <= 1500*time.Millisecond; at += 100 * time.Millisecond {
-		mark := fmt.Sprintf("mark-%d", at.Milliseconds())
-		run := command(t, b, dir, "run", scriptFile(t, dir, mark, "exec sh -c 'sleep 60; echo "+mark+" >> /tmp/survived'"), "build_script")
+	moments := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+	if testing.Short() {
+		moments = []int{0, 1, 3, 6}
+	}
+	for _, at := range moments {
+		mark := fmt.Sprintf("mark-%d", at)
+		run := command(t, b, dir, "run", scriptFile(t, dir, mark, "sh -c 'sleep 300; echo "+mark+" >> /tmp/survived'"), "build_script")
 		if err := run.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(at)
+		time.Sleep(time.Duration(at) * 100 * time.Millisecond)
 		if err := run.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
+		// -1 is a process that had not begun to listen to signals.
 		var exit *exec.ExitError
 		if err := run.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 2 && exit.ExitCode() != -1 {
-			t.Errorf("after %s: %v, expected exit code 2", at, err)
+			t.Errorf("after %d ms: %v, expected exit code 2", at*100, err)
 		}
 	}
-	// A process that died before it could say a word leaves no script either.
-	out := mustCall(t, b, dir, "run", scriptFile(t, dir, "look", "grep -l 'sleep 60' /proc/[0-9]*/cmdline 2>/dev/null | grep -v self | wc -l; ls /tmp/survived 2>/dev/null || true"), "after_script")
-	t.Logf("left in the pod: %s", strings.TrimSpace(out))
+	out := mustCall(t, b, dir, "run", scriptFile(t, dir, "look", "cat /proc/[0-9]*/comm 2>/dev/null | grep -x sleep || echo none; ls /tmp/survived 2>/dev/null || echo none"), "after_script")
+	if out != "none\nnone\n" {
+		t.Errorf("left of the scripts: %s", out)
+	}
 	note(t, "SIGTERM to run at every 100 ms of a stage", "podlane: error: stage build_script was cancelled", "system failure; GitLab shows it as cancelled if it asked for it", "the pod, for after_script")
 }
 
 // SIGKILL of run: nobody is left to clean up. The pod ends by itself after
 // job.idle_timeout, and gc takes it away.
 func TestRunKilled(t *testing.T) {
+	alone(t)
 	b := start(t, bed.Settings{"job": {"idle_timeout": `"1m"`}}, runnersim.Hooks{})
 	dir, jobURL := byHand(t, b)
 	mustCall(t, b, dir, "prepare")
-	run := command(t, b, dir, "run", scriptFile(t, dir, "script", "sleep 1000"), "build_script")
+	halt := b.Barrier()
+	run := command(t, b, dir, "run", scriptFile(t, dir, "script", halt.Command), "build_script")
 	if err := run.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(3 * time.Second)
+	if err := halt.Reached(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if err := run.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -162,42 +192,76 @@ func TestRunKilled(t *testing.T) {
 	note(t, "SIGKILL of run, and the runner's host gone", "nothing: nobody is there to write it", "for GitLab to say, after the job's timeout", "a pod that ends after job.idle_timeout; gc deletes it")
 }
 
-// prepare killed at a random moment and called again, as the runner does.
+// prepare killed halfway and called again, as the runner does.
 func TestPrepareKilled(t *testing.T) {
-	b := start(t, nil, runnersim.Hooks{})
-	for range 8 {
+	quick(t)
+	p, settings := throughProxy(t, proxy.Faults{})
+	b := start(t, settings, runnersim.Hooks{})
+	moments := map[string]func(jobURL string){
+		"before its first request": func(string) {},
+		"when the pod is there": func(jobURL string) {
+			p.Release()
+			waitFor(t, "the pod", func() bool {
+				pods, err := b.Kube.Pods(t.Context(), jobURL)
+				return err == nil && len(pods) == 1
+			})
+		},
+	}
+	if !testing.Short() {
+		for i := range 8 {
+			moments[fmt.Sprintf("at a random moment, %d", i)] = func(string) { p.Release(); time.Sleep(rand.N(900 * time.Millisecond)) }
+		}
+	}
+	for moment, pass := range moments {
 		dir, jobURL := byHand(t, b)
+		waiting := p.Hold()
 		first := command(t, b, dir, "prepare")
 		if err := first.Start(); err != nil {
 			t.Fatal(err)
 		}
-		at := rand.N(900 * time.Millisecond)
-		time.Sleep(at)
+		<-waiting
+		pass(jobURL)
 		_ = first.Process.Kill()
 		_ = first.Wait()
+		p.Release()
 		mustCall(t, b, dir, "prepare")
 		if pods, err := b.Kube.Pods(t.Context(), jobURL); err != nil || len(pods) != 1 {
-			t.Errorf("killed after %s: %d pods, %v", at, len(pods), err)
+			t.Errorf("killed %s: %d pods, %v", moment, len(pods), err)
 		}
 		if out := mustCall(t, b, dir, "run", scriptFile(t, dir, "script", "echo well"), "build_script"); out != "well\n" {
-			t.Errorf("killed after %s: %s", at, out)
+			t.Errorf("killed %s: %s", moment, out)
 		}
 		mustCall(t, b, dir, "cleanup")
 		if left := leftovers(t, b, jobURL); left != "nothing" {
-			t.Errorf("killed after %s: left %s", at, left)
+			t.Errorf("killed %s: left %s", moment, left)
 		}
 	}
-	note(t, "prepare killed at a random moment, then called again", "the pod is there already", "success", "nothing")
+	note(t, "prepare killed halfway, then called again", "the pod is there already", "success", "nothing")
+}
+
+// waitFor waits for what only a failure keeps from coming.
+func waitFor(t *testing.T, what string, there func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !there(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s has not come", what)
+		}
+	}
 }
 
 // Two processes run the same stage at once: both see the whole log and the exit
 // code, and the script runs once.
 func TestTwoRunsAtOnce(t *testing.T) {
+	quick(t)
 	b := start(t, nil, runnersim.Hooks{})
 	dir, _ := byHand(t, b)
 	mustCall(t, b, dir, "prepare")
-	file := scriptFile(t, dir, "script", "echo run >> /tmp/count; for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done; cat /tmp/count; exit 5")
-	outs := make([]bytes.Buffer, 2)
+	halt := b.Barrier()
+	file := scriptFile(t, dir, "script", "echo run >> /tmp/count; echo 1; "+halt.Command+"; echo 2; cat /tmp/count; exit 5")
+	outs := make([]follower, 2)
+	for i := range outs {
+		outs[i].begun = make(chan struct{})
+	}
 	var both sync.WaitGroup
 	for i := range outs {
 		both.Go(func() {
@@ -207,58 +271,143 @@ func TestTwoRunsAtOnce(t *testing.T) {
 			if err := run.Run(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 				t.Errorf("%v", err)
 			}
+			outs[i].once.Do(func() { close(outs[i].begun) })
 		})
 	}
+	for i := range outs {
+		<-outs[i].begun
+	}
+	halt.Open()
 	both.Wait()
 	for i := range outs {
-		if got := outs[i].String(); got != "1\n2\n3\n4\n5\n6\nrun\n" {
+		if got := outs[i].text.String(); got != "1\n2\nrun\n" {
 			t.Errorf("got %q", got)
 		}
 	}
 	note(t, "two run at once for one stage", "the whole log, in both", "build failure, exit code 5, in both", "nothing")
 }
 
-// The job's folder is deleted under its stages.
-func TestFolderGone(t *testing.T) {
-	var once sync.Once
-	b := start(t, nil, runnersim.Hooks{Before: func(call *runnersim.Call) error {
+// follower is an output that tells when it has begun.
+type follower struct {
+	text  bytes.Buffer
+	begun chan struct{}
+	once  sync.Once
+}
+
+// Write implements io.Writer.
+func (f *follower) Write(p []byte) (int, error) {
+	defer f.once.Do(func() { close(f.begun) })
+	return f.text.Write(p)
+}
+
+// While a job's script runs somebody runs another one in its pod by hand, and
+// then prepare, as a runner that knows nothing of the first.
+func TestByHandBesideTheRunner(t *testing.T) {
+	quick(t)
+	var dir string
+	b := start(t, bed.Settings{"pod": {"termination_grace_period": `"120s"`}}, runnersim.Hooks{Before: func(call *runnersim.Call) error {
 		if call.Stage == "build_script" {
-			once.Do(func() { _ = os.Remove(filepath.Join(call.Dir, "response.json")) })
+			dir = call.Dir
 		}
 		return nil
 	}})
-	job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{"echo it runs"}})
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	result, err := job.Wait(ctx)
+	halt := b.Barrier()
+	job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{"echo it runs", halt.Command, "exit 23"}})
+	reached(t, job, halt)
+	response, err := os.ReadFile(filepath.Join(dir, "response.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	trace, err := job.Trace()
-	if err != nil {
+	hand := t.TempDir()
+	if err := os.WriteFile(filepath.Join(hand, "response.json"), response, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o := outcome{Result: result, trace: string(trace)}
-	pods, err := b.Kube.Pods(t.Context(), job.URL())
-	if err != nil || len(pods) != 1 {
-		t.Fatalf("%d pods, %v", len(pods), err)
+	if out := mustCall(t, b, hand, "run", scriptFile(t, hand, "script", "echo by hand; pwd"), "build_script"); !strings.Contains(out, "by hand") {
+		t.Errorf("by hand: %s", out)
 	}
-	if o.class() != "system failure" {
-		t.Errorf("the job ended as %s", o.class())
+	refused := func(when string) string {
+		out, err := b.Call(t.Context(), hand, "prepare")
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(out, "job is alive") {
+			t.Errorf("prepare %s: %v: %s", when, err, out)
+		}
+		return find(out, "job is alive")
 	}
-	note(t, "the job's folder on the runner's host deleted between two stages", find(o.trace, "podlane: error: open job response"), o.class(), "a pod that ends after job.idle_timeout; gc deletes it")
-	if err := b.Kube.DeletePod(t.Context(), pods[0].Name); err != nil {
+	line := refused("while the script runs")
+	pod := podOf(t, b, job)
+	if err := b.Kube.Evict(t.Context(), pod); err != nil {
 		t.Fatal(err)
+	}
+	refused("in the pod's grace period")
+	if now := podOf(t, b, job); now != pod {
+		t.Errorf("the pod is %s, it was %s", now, pod)
+	}
+	halt.Open()
+	o := finish(t, b, job)
+	o.verdict(t, "another script run by hand in the pod of a running job", "build failure, exit code 23", "")
+	if strings.Contains(o.trace, "by hand") {
+		t.Error("the log has what was run by hand")
+	}
+	note(t, "prepare called for a job whose script runs, also in its pod's grace period", line, "system failure of that prepare; the job goes on", "nothing")
+}
+
+// The job's folder is deleted under its stages.
+func TestFolderGone(t *testing.T) {
+	quick(t)
+	for _, tt := range []struct {
+		fault, line string
+		remove      func(dir string) error
+	}{
+		{"the job response on the runner's host deleted between two stages", "podlane: error: open job response", func(dir string) error { return os.Remove(filepath.Join(dir, "response.json")) }},
+		// The runner itself cannot start anything there.
+		{"the job's folder on the runner's host deleted between two stages", "Job failed (system failure)", os.RemoveAll},
+	} {
+		t.Run(tt.fault, func(t *testing.T) {
+			quick(t)
+			var once sync.Once
+			b := start(t, nil, runnersim.Hooks{Before: func(call *runnersim.Call) (err error) {
+				if call.Stage == "build_script" {
+					once.Do(func() { err = tt.remove(call.Dir) })
+				}
+				return err
+			}})
+			job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{"echo it runs"}})
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			result, err := job.Wait(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			trace, err := job.Trace()
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := outcome{Result: result, trace: string(trace)}
+			if o.class() != "system failure" {
+				t.Errorf("the job ended as %s\n%s", o.class(), tail(o.trace))
+			}
+			line := find(o.trace, tt.line)
+			if line == "" {
+				t.Errorf("the log does not have %q:\n%s", tt.line, tail(o.trace))
+			}
+			pod := podOf(t, b, job)
+			note(t, tt.fault, line, o.class(), "a pod that ends after job.idle_timeout; gc deletes it")
+			if err := b.Kube.DeletePod(t.Context(), pod); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 
 // Job responses that no GitLab sends.
 func TestBadJobResponse(t *testing.T) {
+	quick(t)
 	b := start(t, nil, runnersim.Hooks{})
 	tests := []struct{ fault, response, line string }{
 		{"a job response that is cut off", `{"id": 1, "job_info": {"proj`, "not a job in JSON"},
 		{"a job response of 100 MB", `{"id": 1, "x": "` + strings.Repeat("y", 100<<20) + `"}`, "larger than 64 MiB"},
 		{"a job response without what counts", `{}`, "id is missing"},
+		{"a job response of a million arrays, one in the other", strings.Repeat("[", 1<<20), "exceeded max depth"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.fault, func(t *testing.T) {

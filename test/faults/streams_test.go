@@ -17,25 +17,60 @@ import (
 	"podlane/test/runnersim"
 )
 
-// script prints so many numbers in pieces over so many seconds and ends with 23.
-func script(lines, seconds int) string {
-	return fmt.Sprintf(`seq 1 %d > /tmp/all; printf '<<<\n'
-size=$(wc -c < /tmp/all); piece=$((size / %d + 1)); i=0
-while [ $((i * piece)) -lt $size ]; do dd if=/tmp/all bs=$piece skip=$i count=1 2>/dev/null; i=$((i + 1)); sleep 1; done; printf '>>>\n'; exit 23`, lines, seconds)
+// script prints the numbers up to count, in pieces, with a command after each
+// piece, and ends with 23.
+func script(count, pieces int, after func(piece int) string) string {
+	var text strings.Builder
+	text.WriteString("printf '<<<\\n'\n")
+	for i := range pieces {
+		fmt.Fprintf(&text, "seq %d %d\n%s\n", i*count/pieces+1, (i+1)*count/pieces, after(i))
+	}
+	text.WriteString("printf '>>>\\n'; exit 23")
+	return text.String()
 }
 
 const wholeLog = "; the log is whole, byte for byte"
 
-// during runs a job that prints for some seconds, and does something to the bed
-// while it prints.
-func during(t *testing.T, fault string, seconds int, settings bed.Settings, do func(b *bed.Bed)) {
+const count = 200_000
+
+// during runs a job that prints at once, halts, prints more, halts and prints the
+// rest. Something is done to the bed at each halt.
+func during(t *testing.T, fault, line string, settings bed.Settings, first, second func(b *bed.Bed)) {
 	t.Helper()
 	b := start(t, settings, runnersim.Hooks{})
-	job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{script(200_000, seconds)}})
-	running(t, job, "\n<<<\n")
-	do(b)
+	halts := []*bed.Barrier{b.Barrier(), b.Barrier()}
+	job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{script(count, 3, func(piece int) string {
+		if piece < len(halts) {
+			return halts[piece].Command
+		}
+		return ":"
+	})}})
+	for i, do := range []func(*bed.Bed){first, second} {
+		reached(t, job, halts[i])
+		do(b)
+		halts[i].Open()
+	}
 	o := finish(t, b, job)
-	o.whole(t, numbers(200_000))
+	o.whole(t, numbers(count))
+	o.verdict(t, fault+wholeLog, "build failure, exit code 23", line)
+}
+
+// reached waits until a job's script is at a barrier.
+func reached(t *testing.T, job *gitlabsim.Job, barrier *bed.Barrier) {
+	t.Helper()
+	if err := barrier.Reached(t.Context()); err != nil {
+		trace, _ := job.Trace()
+		t.Fatalf("%v\n%s", err, tail(string(trace)))
+	}
+}
+
+// slowly runs a job that prints for some seconds.
+func slowly(t *testing.T, fault string, seconds int, settings bed.Settings) {
+	t.Helper()
+	b := start(t, settings, runnersim.Hooks{})
+	job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{script(count, seconds, func(int) string { return "sleep 1" })}})
+	o := finish(t, b, job)
+	o.whole(t, numbers(count))
 	o.verdict(t, fault+wholeLog, "build failure, exit code 23", "")
 }
 
@@ -55,31 +90,65 @@ func kill(t *testing.T, b *bed.Bed, part string) {
 	}
 }
 
+func nothing(*bed.Bed) {}
+
+// Tests without Parallel run before all others and one after the other, so this
+// one harms nobody.
 func TestAPIServerGone(t *testing.T) {
-	for _, gone := range []time.Duration{5 * time.Second, time.Minute} {
-		t.Run(gone.String(), func(t *testing.T) {
-			during(t, "API server killed in the middle of the script, back after "+gone.String(), 10+int(gone.Seconds()), nil, func(b *bed.Bed) {
-				kill(t, b, "kube-apiserver")
-				time.Sleep(gone) // the fault itself
-				stack(t, "restart", "kube-apiserver")
-			})
-		})
-	}
+	t.Run("5s", func(t *testing.T) {
+		gone := func(b *bed.Bed) { kill(t, b, "kube-apiserver") }
+		back := func(*bed.Bed) {
+			time.Sleep(5 * time.Second) // the fault itself
+			stack(t, "restart", "kube-apiserver")
+		}
+		during(t, "API server killed in the middle of the script, back after 5s", "", nil, gone, back)
+	})
+	t.Run("60s", func(t *testing.T) {
+		alone(t)
+		b := start(t, nil, runnersim.Hooks{})
+		halt, over := b.Barrier(), b.Barrier()
+		over.Open()
+		job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{script(count, 2, func(piece int) string { return []*bed.Barrier{halt, over}[piece].Command })}})
+		reached(t, job, halt)
+		kill(t, b, "kube-apiserver")
+		halt.Open()
+		reached(t, job, over)
+		time.Sleep(time.Minute) // the fault itself
+		stack(t, "restart", "kube-apiserver")
+		o := finish(t, b, job)
+		o.whole(t, numbers(count))
+		o.verdict(t, "API server killed in the middle of the script, back a minute later, when the script has long ended"+wholeLog, "build failure, exit code 23", "warning: lost the connection to the pod")
+	})
 }
 
 func TestPartRestarted(t *testing.T) {
 	for _, part := range []string{"kubelet", "containerd"} {
 		t.Run(part, func(t *testing.T) {
-			during(t, part+" killed and started again in the middle of the script", 20, nil, func(*bed.Bed) { stack(t, "restart", part) })
+			alone(t)
+			restart := func(*bed.Bed) { stack(t, "restart", part) }
+			during(t, part+" killed and started again in the middle of the script, twice", "", nil, restart, restart)
 		})
 	}
 }
 
+// Whatever is on its way when connections are cut comes later, and once.
+func TestCuts(t *testing.T) {
+	quick(t)
+	p, settings := throughProxy(t, proxy.Faults{})
+	cut := func(*bed.Bed) { p.CutAll() }
+	during(t, "every connection to the API server cut in the middle of the script, twice", "", settings, cut, cut)
+	if p.Cuts.Load() < 2 {
+		t.Error("no connection was cut each time: the test proves nothing")
+	}
+}
+
 func TestRandomCuts(t *testing.T) {
+	alone(t)
 	for i := range *soak {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Parallel() // for -soak
 			p, settings := throughProxy(t, proxy.Faults{Life: func() time.Duration { return time.Second + rand.N(19*time.Second) }})
-			during(t, "every connection to the API server cut after a random 1 to 20 s, for a whole job", 30, settings, func(*bed.Bed) {})
+			slowly(t, "every connection to the API server cut after a random 1 to 20 s, for a whole job", 30, settings)
 			t.Logf("%d connections were cut", p.Cuts.Load())
 		})
 	}
@@ -88,6 +157,7 @@ func TestRandomCuts(t *testing.T) {
 // The script prints half of its output before every connection falls silent and
 // half after it, so that bytes are on the way when it happens.
 func TestStall(t *testing.T) {
+	alone(t)
 	p, settings := throughProxy(t, proxy.Faults{})
 	b := start(t, settings, runnersim.Hooks{})
 	silence := b.Barrier()
@@ -109,16 +179,19 @@ func TestStall(t *testing.T) {
 }
 
 func TestDelay(t *testing.T) {
+	quick(t)
 	_, settings := throughProxy(t, proxy.Faults{Delay: 150 * time.Millisecond})
-	during(t, "300 ms more for every round trip to the API server", 10, settings, func(*bed.Bed) {})
+	during(t, "300 ms more for every round trip to the API server", "", settings, nothing, nothing)
 }
 
 func TestLargeLogThroughCuts(t *testing.T) {
+	alone(t)
+	const large = 24_000_000
 	p, settings := throughProxy(t, proxy.Faults{Life: func() time.Duration { return time.Second + rand.N(4*time.Second) }})
 	b := start(t, settings, runnersim.Hooks{})
-	job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{script(24_000_000, 10)}})
+	job := enqueue(t, b, gitlabsim.JobSpec{Script: []string{script(large, 10, func(int) string { return "sleep 1" })}})
 	o := finish(t, b, job)
-	o.whole(t, numbers(24_000_000))
+	o.whole(t, numbers(large))
 	o.verdict(t, fmt.Sprintf("a log of %d MB through connections that are cut every few seconds%s", len(o.trace)/1000/1000/100*100, wholeLog), "build failure, exit code 23", "")
 	t.Logf("%d connections were cut", p.Cuts.Load())
 }

@@ -18,7 +18,8 @@ type Faults struct {
 	Delay time.Duration
 }
 
-// Proxy listens on Address and passes connections on to a target.
+// Proxy listens on Address and passes connections on to a target. It can be told
+// at any time to cut or stall those that are open, or to hold back all.
 type Proxy struct {
 	Address string
 	// Cuts and Stalls count what has happened so far.
@@ -26,12 +27,25 @@ type Proxy struct {
 
 	target      string
 	faults      Faults
-	mu          sync.Mutex
-	live        map[chan struct{}]bool // what stalls the connections that live
 	listener    net.Listener
 	connections sync.WaitGroup
 	closed      chan struct{}
+
+	mu      sync.Mutex
+	live    map[*connection]bool
+	held    chan struct{} // not nil: nothing passes until it is closed
+	waiting chan struct{} // closed when something of a new connection is held back
+	holds   int           // how often Hold was called
 }
+
+// connection is one that is open.
+type connection struct {
+	client, server net.Conn
+	stalled, over  chan struct{}
+	opened         int // the value of holds at that time
+}
+
+func (c *connection) cut() { c.client.Close(); c.server.Close() }
 
 // Start starts a proxy in front of target, host and port.
 func Start(ctx context.Context, target string, faults Faults) (*Proxy, error) {
@@ -39,7 +53,7 @@ func Start(ctx context.Context, target string, faults Faults) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy: %w", err)
 	}
-	p := &Proxy{Address: listener.Addr().String(), target: target, faults: faults, listener: listener, live: map[chan struct{}]bool{}, closed: make(chan struct{})}
+	p := &Proxy{Address: listener.Addr().String(), target: target, faults: faults, listener: listener, live: map[*connection]bool{}, closed: make(chan struct{})}
 	p.connections.Go(func() {
 		for {
 			client, err := listener.Accept()
@@ -64,11 +78,53 @@ func (p *Proxy) Close() {
 func (p *Proxy) Stall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for stalled := range p.live {
+	for c := range p.live {
 		p.Stalls.Add(1)
-		close(stalled)
-		delete(p.live, stalled)
+		close(c.stalled)
+		delete(p.live, c)
 	}
+}
+
+// CutAll cuts the connections that are open.
+func (p *Proxy) CutAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.live {
+		p.Cuts.Add(1)
+		c.cut()
+	}
+}
+
+// Hold lets nothing pass until Release. The channel is closed once there is
+// something that would, on a connection that was opened since: others may still
+// say goodbye.
+func (p *Proxy) Hold() (waiting <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.holds++
+	p.held, p.waiting = make(chan struct{}), make(chan struct{})
+	return p.waiting
+}
+
+// Release ends Hold. It may be called again.
+func (p *Proxy) Release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held != nil {
+		close(p.held)
+		p.held = nil
+	}
+}
+
+// holding returns nil, or what to wait for before something passes.
+func (p *Proxy) holding(c *connection) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held != nil && p.waiting != nil && c.opened == p.holds {
+		close(p.waiting)
+		p.waiting = nil
+	}
+	return p.held
 }
 
 func (p *Proxy) pass(client net.Conn) {
@@ -78,32 +134,30 @@ func (p *Proxy) pass(client net.Conn) {
 		return
 	}
 	defer server.Close()
-	cut := func() { client.Close(); server.Close() }
-	over := make(chan struct{})
-	stalled := make(chan struct{})
-	if p.faults.Life != nil {
-		defer time.AfterFunc(p.faults.Life(), func() { p.Cuts.Add(1); cut() }).Stop()
-	}
 	p.mu.Lock()
-	p.live[stalled] = true
+	c := &connection{client: client, server: server, stalled: make(chan struct{}), over: make(chan struct{}), opened: p.holds}
+	p.live[c] = true
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
-		delete(p.live, stalled)
+		delete(p.live, c)
 		p.mu.Unlock()
 	}()
+	if p.faults.Life != nil {
+		defer time.AfterFunc(p.faults.Life(), func() { p.Cuts.Add(1); c.cut() }).Stop()
+	}
 	var both sync.WaitGroup
-	both.Go(func() { p.copy(server, client, stalled, over); cut() })
-	both.Go(func() { p.copy(client, server, stalled, over); cut() })
+	both.Go(func() { p.copy(c, server, client); c.cut() })
+	both.Go(func() { p.copy(c, client, server); c.cut() })
 	go func() {
 		select {
 		case <-p.closed:
-			cut()
-		case <-over:
+			c.cut()
+		case <-c.over:
 		}
 	}()
 	both.Wait()
-	close(over)
+	close(c.over)
 }
 
 // piece is what was read and when it may go on.
@@ -114,7 +168,7 @@ type piece struct {
 
 // copy passes bytes on, late if there is a delay, and none once stalled. A
 // stalled connection goes on reading nothing, as a dead peer does.
-func (p *Proxy) copy(to, from net.Conn, stalled, over <-chan struct{}) {
+func (p *Proxy) copy(c *connection, to, from net.Conn) {
 	pieces := make(chan piece, 1024)
 	var writer sync.WaitGroup
 	writer.Go(func() {
@@ -122,6 +176,12 @@ func (p *Proxy) copy(to, from net.Conn, stalled, over <-chan struct{}) {
 		for piece := range pieces {
 			if wait := time.Until(piece.at); wait > 0 {
 				time.Sleep(wait)
+			}
+			if held := p.holding(c); held != nil {
+				select {
+				case <-held:
+				case <-p.closed:
+				}
 			}
 			if !failed {
 				_, err := to.Write(piece.data)
@@ -133,9 +193,9 @@ func (p *Proxy) copy(to, from net.Conn, stalled, over <-chan struct{}) {
 	defer close(pieces)
 	for {
 		select {
-		case <-stalled:
+		case <-c.stalled:
 			select {
-			case <-over:
+			case <-c.over:
 			case <-p.closed:
 			}
 			return
@@ -145,7 +205,7 @@ func (p *Proxy) copy(to, from net.Conn, stalled, over <-chan struct{}) {
 		n, err := from.Read(buf)
 		if n > 0 {
 			select {
-			case <-stalled: // swallowed
+			case <-c.stalled: // swallowed
 			default:
 				pieces <- piece{buf[:n], time.Now().Add(p.faults.Delay)}
 			}
