@@ -97,7 +97,7 @@ func TestCacheMissThenHit(t *testing.T) {
 
 	spec.Script = []string{"test $(cat deps/link) = one; test $(cat out/b) = two", "echo rewritten > package-lock.json"}
 	o = runOn(t, b, spec)
-	o.succeeded(t, "…: hit: 1 file, 4 B from ", "cache build: hit: 1 file, 4 B from ", "…: not saved: it is there already, saved just now",
+	o.succeeded(t, "…: hit: 1 file, 4 B from ", "cache build: hit: 1 file, 4 B from ", "…: not saved: it is there already, saved ",
 		"cache build: not saved: nothing has changed since it was restored", "cache empty: miss")
 
 	// Another lockfile: a miss that says why.
@@ -182,17 +182,32 @@ func TestCacheOfOtherPaths(t *testing.T) {
 	}
 }
 
-// Of two jobs that save the same immutable key one does, whichever comes first.
+// Of two jobs that save the same immutable key at once one does, whichever comes
+// first. Neither has found it when it began.
 func TestCacheIsWrittenOnce(t *testing.T) {
 	t.Parallel()
 	b := cacheBed(t, nil)
 	p := project(t, b, map[string]string{"lock": "1"})
 	spec := gitlabsim.JobSpec{
-		Project: p, Script: []string{"mkdir deps; date +%N > deps/f"},
+		Project:   p,
 		Variables: []gitlabsim.Variable{{Key: "LOCKFILES_A", Value: "lock"}},
 		Cache:     []gitlabsim.Cache{{Key: "k-$LOCKFILES_A", Paths: []string{"deps"}}},
 	}
-	jobs := []*gitlabsim.Job{enqueue(t, b, spec), enqueue(t, b, spec)}
+	var jobs []*gitlabsim.Job
+	var begun []*bed.Barrier
+	for range 2 {
+		barrier := b.Barrier()
+		spec.Script = []string{barrier.Command, "mkdir deps; date +%N > deps/f"}
+		jobs, begun = append(jobs, enqueue(t, b, spec)), append(begun, barrier)
+	}
+	for _, barrier := range begun {
+		if err := barrier.Reached(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, barrier := range begun {
+		barrier.Open()
+	}
 	var saved, not int
 	for _, job := range jobs {
 		o := finish(t, job)
