@@ -43,6 +43,10 @@ func connect(kubeconfig, namespace string) (*Kube, error) {
 	return &Kube{rest: client, params: runtime.NewParameterCodec(scheme), namespace: namespace}, nil
 }
 
+// API is the administrator's client of the core group, for what only one test
+// needs.
+func (k *Kube) API() rest.Interface { return k.rest }
+
 // Pods lists podlane's pods: those of the job with that page, or all if jobURL
 // is empty.
 func (k *Kube) Pods(ctx context.Context, jobURL string) ([]corev1.Pod, error) {

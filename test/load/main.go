@@ -1,6 +1,7 @@
-// Command load measures what many jobs at once cost, on the running test bed:
-// the memory of processes that wait, the API requests of a job, and what happens
-// when the API server comes back after an outage.
+// Command load measures what many jobs at once cost, on the running test bed
+// with a simulated node: the memory of processes that wait, the API requests of a
+// job and the API server's CPU time for it, and what happens when the API server
+// comes back after an outage.
 package main
 
 import (
@@ -14,7 +15,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,16 +23,17 @@ import (
 
 	"podlane/test/bed"
 	"podlane/test/gitlabsim"
+	"podlane/test/load/node"
 	"podlane/test/stack/stackenv"
 )
 
 func main() {
-	waiting := flag.Int("jobs", 200, "how many jobs wait for a node at once")
-	runs := flag.Int("runs", 50, "how many stages run at once")
+	jobs := flag.Int("jobs", 200, "how many jobs run at once")
+	measured := flag.Int("measured", 50, "how many of their processes' memory is measured")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	l := &load{environ: os.Environ(), out: os.Stdout}
-	err := l.run(ctx, *waiting, *runs)
+	l := &load{environ: os.Environ(), out: os.Stdout, measured: *measured}
+	err := l.run(ctx, *jobs)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
@@ -41,35 +42,51 @@ func main() {
 }
 
 type load struct {
-	environ []string
-	out     io.Writer
-	bed     *bed.Bed
+	environ  []string
+	out      io.Writer
+	bed      *bed.Bed
+	measured int
 }
 
-func (l *load) run(ctx context.Context, waiting, runs int) error {
-	b, err := bed.Start(ctx, bed.Options{NoVault: true, Root: ".", Environ: l.environ, Concurrent: 1})
+func (l *load) run(ctx context.Context, n int) (err error) {
+	l.bed, err = bed.Start(ctx, bed.Options{NoVault: true, Root: ".", Environ: l.environ, Concurrent: 1})
 	if err != nil {
 		return err
 	}
-	l.bed = b
-	err = l.requestsPerJob(ctx)
-	if err == nil {
-		err = l.waitingRuns(ctx, runs)
-	}
-	if err = errors.Join(err, b.Close()); err != nil {
+	err = l.trivialJob(ctx)
+	if err = errors.Join(err, l.bed.Close()); err != nil {
 		return err
 	}
-	// No node has that much: the jobs wait.
-	b, err = bed.Start(ctx, bed.Options{NoVault: true, Root: ".", Environ: l.environ, Settings: bed.Settings{"resources.build": {"cpu_request": `"500"`}}})
+	template := `{"metadata": {},
+"spec": {nodeSelector: {` + node.Label + `: load}, tolerations: [{key: ` + node.Label + `, operator: Exists}]}}`
+	l.bed, err = bed.Start(ctx, bed.Options{NoVault: true, Root: ".", Environ: l.environ, Settings: bed.Settings{
+		"kubernetes": {"pod_template": fmt.Sprintf("%q", template)},
+	}})
 	if err != nil {
 		return err
 	}
-	l.bed = b
-	return errors.Join(l.waitingPrepares(ctx, waiting), b.Close())
+	defer func() { err = errors.Join(err, l.bed.Close()) }()
+	pki := filepath.Join(l.bed.Stack.Dir, "pki")
+	simulated, err := node.Start(ctx, node.Options{
+		Name: "load", API: l.bed.Kube.API(), Address: l.bed.Stack.BridgeIP, CertFile: filepath.Join(pki, "kubelet.crt"), KeyFile: filepath.Join(pki, "kubelet.key"),
+		Helper: filepath.Join(l.bed.Root(), "bin", "podlane-helper"), Dir: filepath.Join(l.bed.Dir, "pods"), Log: func(string, ...any) {},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, simulated.Close(ctx)) }()
+	idle, err := l.idle(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.quietRound(ctx, n, idle); err != nil {
+		return err
+	}
+	return l.outageRound(ctx, n)
 }
 
-// requestsPerJob counts what a trivial job asks of the API server.
-func (l *load) requestsPerJob(ctx context.Context) error {
+// trivialJob counts what a trivial job on the real node asks of the API server.
+func (l *load) trivialJob(ctx context.Context) error {
 	project, err := l.bed.GitLab.AddProject(ctx, gitlabsim.ProjectSpec{Path: "load/trivial"})
 	if err != nil {
 		return err
@@ -86,17 +103,186 @@ func (l *load) requestsPerJob(ctx context.Context) error {
 	if err != nil || result.State != gitlabsim.Success {
 		return fmt.Errorf("a trivial job ended as %s: %w", result.State, err)
 	}
+	pause(ctx, 2*time.Second) // its cleanup
 	requests, err := l.requests(from)
-	fmt.Fprintf(l.out, "a trivial job: %d requests to the API server\n", len(requests))
+	fmt.Fprintf(l.out, "a trivial job on the real node: %d requests\n", len(requests))
 	return err
 }
 
-// caller makes a job's folder; the function that is returned calls podlane for
-// it.
-func (l *load) caller(i int) (dir string, call func(ctx context.Context, args ...string) *exec.Cmd, err error) {
-	dir = filepath.Join(l.bed.Dir, "load"+strconv.Itoa(i))
+// idle is how much of a processor the API server takes with nothing to do.
+func (l *load) idle(ctx context.Context) (float64, error) {
+	before, err := l.serverTime()
+	if err != nil {
+		return 0, err
+	}
+	const span = 15 * time.Second
+	pause(ctx, span)
+	after, err := l.serverTime()
+	return (after - before).Seconds() / span.Seconds(), err
+}
+
+// quietRound runs jobs at once and disturbs nobody.
+func (l *load) quietRound(ctx context.Context, n int, idle float64) error {
+	from := time.Now()
+	before, err := l.serverTime()
+	if err != nil {
+		return err
+	}
+	r, err := l.startJobs(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	if err := r.allWait(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintf(l.out, "%d jobs started at once: all scripts run after %s\n", n, time.Since(from).Round(100*time.Millisecond))
+	pause(ctx, 5*time.Second) // a stage that goes on begins to watch its pod
+	quiet := time.Now()
+	pause(ctx, 15*time.Second)
+	waiting, err := l.requests(quiet)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(l.out, "while they wait: %.1f requests a second, of all together\n", float64(len(waiting))/15)
+	memory, err := memory(r.processes(), l.measured)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(l.out, memory)
+	whole, cleaned, err := r.finish(ctx)
+	if err != nil {
+		return err
+	}
+	after, err := l.serverTime()
+	if err != nil {
+		return err
+	}
+	took := time.Since(from)
+	requests, err := l.requests(from)
+	if err != nil {
+		return err
+	}
+	used := (after - before).Seconds()
+	fmt.Fprintf(l.out, "%d of %d jobs ended well, with their whole output; all cleaned up %s after the last\n", whole, n, cleaned.Round(100*time.Millisecond))
+	fmt.Fprintf(l.out, "%.1f requests a job; API server: %.0f ms of processor time a job, %.0f ms without what it takes when idle\n",
+		float64(len(requests))/float64(n), used/float64(n)*1000, (used-idle*took.Seconds())/float64(n)*1000)
+	return nil
+}
+
+// outageRound takes the API server away while jobs run.
+func (l *load) outageRound(ctx context.Context, n int) error {
+	r, err := l.startJobs(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	if err := r.allWait(ctx); err != nil {
+		return err
+	}
+	const gone = 10 * time.Second
+	back, err := l.outage(ctx, gone)
+	if err != nil {
+		return err
+	}
+	pause(ctx, 30*time.Second)
+	whole, cleaned, err := r.finish(ctx)
+	if err != nil {
+		return err
+	}
+	pause(ctx, 2*time.Second)
+	// Streams are in the log when they have ended.
+	requests, err := l.requests(back.Add(-2 * time.Second))
+	if err != nil || len(requests) == 0 {
+		return fmt.Errorf("no request after the outage: %w", err)
+	}
+	perSecond := make([]string, 10)
+	for second := range perSecond {
+		count := 0
+		for _, at := range requests {
+			if int(at.Sub(requests[0]).Seconds()) == second {
+				count++
+			}
+		}
+		perSecond[second] = strconv.Itoa(count)
+	}
+	fmt.Fprintf(l.out, "API server away for %s; requests in each of the 10 s after its first answer: %s\n", gone, strings.Join(perSecond, " "))
+	fmt.Fprintf(l.out, "%d of %d jobs ended well, with their whole output; all cleaned up %s after the last\n", whole, n, cleaned.Round(100*time.Millisecond))
+	return nil
+}
+
+// outage kills the API server and starts it again after a while.
+func (l *load) outage(ctx context.Context, gone time.Duration) (back time.Time, err error) {
+	pid, err := l.serverPid()
+	if err != nil {
+		return time.Time{}, err
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return time.Time{}, err
+	}
+	pause(ctx, gone)
+	back = time.Now()
+	if out, err := exec.CommandContext(ctx, "go", "run", "./test/stack", "restart", "kube-apiserver").CombinedOutput(); err != nil {
+		return back, fmt.Errorf("bring the API server back: %w: %s", err, out)
+	}
+	return back, nil
+}
+
+// round is many jobs at once.
+type round struct {
+	load *load
+	gate string
+	jobs []*job
+	open sync.Once
+	held *os.File
+}
+
+// job is one of them: as the runner calls podlane for it.
+type job struct {
+	number int
+	dir    string
+	call   func(ctx context.Context, args ...string) *exec.Cmd
+	begun  chan struct{}
+	over   chan struct{}
+	script *exec.Cmd
+	output watched
+	err    error
+}
+
+// lines are what each script prints at its end.
+const lines = 200
+
+// startJobs starts jobs whose scripts wait at a gate.
+func (l *load) startJobs(ctx context.Context, n int) (*round, error) {
+	dir, err := os.MkdirTemp(l.bed.Dir, "round")
+	if err != nil {
+		return nil, err
+	}
+	r := &round{load: l, gate: filepath.Join(dir, "gate")}
+	if err := syscall.Mkfifo(r.gate, 0o600); err != nil {
+		return nil, err
+	}
+	for i := range n {
+		j, err := l.newJob(filepath.Join(dir, strconv.Itoa(i)), i)
+		if err != nil {
+			return nil, err
+		}
+		r.jobs = append(r.jobs, j)
+	}
+	for _, j := range r.jobs {
+		go func() {
+			defer close(j.over)
+			j.err = j.run(ctx, r.gate)
+		}()
+	}
+	return r, nil
+}
+
+func (l *load) newJob(dir string, number int) (*job, error) {
+	j := &job{number: number, dir: dir, begun: make(chan struct{}), over: make(chan struct{})}
+	j.output.want, j.output.seen = "began\n", sync.OnceFunc(func() { close(j.begun) })
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	response, err := json.Marshal(map[string]any{
 		"id": time.Now().UnixNano(), "job_info": map[string]any{"project_id": 9, "name": "load"},
@@ -104,208 +290,153 @@ func (l *load) caller(i int) (dir string, call func(ctx context.Context, args ..
 		"image": map[string]any{"name": stackenv.ImageJob},
 	})
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "response.json"), response, 0o600); err != nil {
-		return "", nil, err
+	file := filepath.Join(dir, "response.json")
+	if err := os.WriteFile(file, response, 0o600); err != nil {
+		return nil, err
 	}
-	return dir, func(ctx context.Context, args ...string) *exec.Cmd {
+	j.call = func(ctx context.Context, args ...string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, l.bed.Podlane, args...)
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-		cmd.Env = append(l.environ[:len(l.environ):len(l.environ)], "PODLANE_CONFIG="+l.bed.Config, "JOB_RESPONSE_FILE="+filepath.Join(dir, "response.json"))
+		cmd.Env = append(l.environ[:len(l.environ):len(l.environ)], "PODLANE_CONFIG="+l.bed.Config, "JOB_RESPONSE_FILE="+file)
 		return cmd
-	}, nil
+	}
+	return j, nil
 }
 
-// waitingRuns runs many stages at once in one pod, which is enough for their
-// other end, and takes the API server away.
-func (l *load) waitingRuns(ctx context.Context, n int) (err error) {
-	dir, call, err := l.caller(0)
-	if err != nil {
-		return err
-	}
-	if out, err := call(ctx, "prepare").CombinedOutput(); err != nil {
-		return fmt.Errorf("prepare: %w: %s", err, out)
-	}
-	defer func() {
-		if out, cleanupErr := call(ctx, "cleanup").CombinedOutput(); cleanupErr != nil {
-			err = errors.Join(err, fmt.Errorf("cleanup: %w: %s", cleanupErr, out))
+// run calls the stages of a job but for cleanup: as many as a trivial job has.
+func (j *job) run(ctx context.Context, gate string) error {
+	for _, stage := range []string{"config", "prepare"} {
+		if out, err := j.call(ctx, stage).CombinedOutput(); err != nil {
+			return fmt.Errorf("job %d: %s: %w: %s", j.number, stage, err, out)
 		}
-	}()
-	const seconds = 90
-	cmds := make([]*exec.Cmd, n)
-	outputs := make([]strings.Builder, n)
-	for i := range cmds {
-		script := filepath.Join(dir, "script"+strconv.Itoa(i))
-		if err := os.WriteFile(script, fmt.Appendf(nil, "echo began; sleep %d; echo ended", seconds), 0o600); err != nil {
+	}
+	waiting := fmt.Sprintf(`echo began; : < %s; i=0; while [ $i -lt %d ]; do echo "line $i"; i=$((i+1)); done; echo ended`, gate, lines)
+	for i, script := range []string{"echo one", "echo two", waiting, "echo four"} {
+		file := filepath.Join(j.dir, "script"+strconv.Itoa(i))
+		if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
 			return err
 		}
-		cmds[i] = call(ctx, "run", script, "build_script")
-		cmds[i].Stdout = &outputs[i]
-		if err := cmds[i].Start(); err != nil {
-			return err
+		cmd := j.call(ctx, "run", file, "step_"+strconv.Itoa(i))
+		var problems strings.Builder
+		cmd.Stderr = &problems
+		if script == waiting {
+			cmd.Stdout, j.script = &j.output, cmd
+		}
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("job %d: step %d: %w: %s", j.number, i, err, problems.String())
 		}
 	}
-	pause(ctx, 20*time.Second)
-	fmt.Fprintf(l.out, "%d stages that wait: %s\n", n, memory(cmds))
-	if err := l.outage(ctx, 10*time.Second); err != nil {
-		return err
+	return nil
+}
+
+// whole tells whether the script's output came as it was printed, but for lines
+// of podlane's own about connections that broke.
+func (j *job) whole() bool {
+	var want strings.Builder
+	want.WriteString("began\n")
+	for i := range lines {
+		fmt.Fprintf(&want, "line %d\n", i)
 	}
-	whole := 0
-	for i, cmd := range cmds {
-		if err := cmd.Wait(); err == nil && outputs[i].String() == "began\nended\n" {
+	want.WriteString("ended\n")
+	var got strings.Builder
+	for line := range strings.Lines(j.output.text()) {
+		if !strings.HasPrefix(line, "warning: ") {
+			got.WriteString(line)
+		}
+	}
+	return j.err == nil && got.String() == want.String()
+}
+
+// waitLimit is for all scripts of a round to begin, or to end.
+const waitLimit = 4 * time.Minute
+
+// allWait waits until all scripts are at the gate.
+func (r *round) allWait(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, waitLimit)
+	defer cancel()
+	for i, j := range r.jobs {
+		select {
+		case <-j.begun:
+		case <-j.over:
+			return fmt.Errorf("job %d ended before its script waited: %w", i, j.err)
+		case <-ctx.Done():
+			return fmt.Errorf("job %d did not begin: %w", i, ctx.Err())
+		}
+	}
+	return nil
+}
+
+// release opens the gate: a pipe is open for readers as soon as somebody has it
+// open to write.
+func (r *round) release() {
+	r.open.Do(func() { r.held, _ = os.OpenFile(r.gate, os.O_RDWR, 0) })
+}
+
+// close lets nobody wait for ever.
+func (r *round) close() {
+	r.release()
+	for _, j := range r.jobs {
+		<-j.over
+	}
+	if r.held != nil {
+		r.held.Close()
+	}
+}
+
+func (r *round) processes() []int {
+	var pids []int
+	for _, j := range r.jobs {
+		if j.script != nil && j.script.Process != nil {
+			pids = append(pids, j.script.Process.Pid)
+		}
+	}
+	return pids
+}
+
+// finish lets all jobs end, cleans all up at once, and counts those whose output
+// is whole.
+func (r *round) finish(ctx context.Context) (whole int, cleaned time.Duration, err error) {
+	r.release()
+	for _, j := range r.jobs {
+		<-j.over
+		if j.whole() {
 			whole++
+		} else if err == nil {
+			err = j.err
 		}
 	}
-	fmt.Fprintf(l.out, "after it %d of %d stages ended well, with their whole output\n", whole, n)
-	return nil
-}
-
-// outage kills the API server, starts it again after a while, and counts the
-// requests of the seconds that follow.
-func (l *load) outage(ctx context.Context, gone time.Duration) error {
-	text, err := os.ReadFile(filepath.Join(l.bed.Stack.RunDir, "kube-apiserver.pid"))
 	if err != nil {
-		return fmt.Errorf("take the API server away: %w", err)
+		fmt.Fprintln(r.load.out, "the first that did not end well:", err)
 	}
-	pid, err := strconv.Atoi(strings.Fields(string(text))[0])
-	if err != nil || pid <= 1 {
-		return fmt.Errorf("take the API server away: its record is %q", text)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		return err
-	}
-	pause(ctx, gone)
-	if out, err := exec.CommandContext(ctx, "go", "run", "./test/stack", "restart", "kube-apiserver").CombinedOutput(); err != nil {
-		return fmt.Errorf("bring the API server back: %w: %s", err, out)
-	}
-	back := time.Now()
-	pause(ctx, 25*time.Second)
-	requests, err := l.requests(back.Add(-time.Second))
-	if err != nil || len(requests) == 0 {
-		return fmt.Errorf("no request after the outage: %w", err)
-	}
-	perSecond := map[int]int{}
-	busiest, firstTen := 0, 0
-	for _, at := range requests {
-		second := int(at.Sub(requests[0]).Seconds())
-		perSecond[second]++
-		busiest = max(busiest, perSecond[second])
-		if second < 10 {
-			firstTen++
-		}
-	}
-	fmt.Fprintf(l.out, "API server away for %s: %d requests in the first 10 s after it, %d in the busiest second\n", gone, firstTen, busiest)
-	return nil
-}
-
-// waitingPrepares lets many jobs wait for a node, then cleans all up at once.
-func (l *load) waitingPrepares(ctx context.Context, n int) error {
-	from := time.Now()
-	cmds, calls := make([]*exec.Cmd, n), make([]func(context.Context, ...string) *exec.Cmd, n)
-	for i := range cmds {
-		_, call, err := l.caller(i)
-		if err != nil {
-			return err
-		}
-		calls[i], cmds[i] = call, call(ctx, "prepare")
-		if err := cmds[i].Start(); err != nil {
-			return err
-		}
-	}
-	for deadline := time.Now().Add(5 * time.Minute); ; pause(ctx, time.Second) {
-		pods, err := l.bed.Kube.Pods(ctx, "")
-		if err == nil && len(pods) >= n {
-			break
-		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			return fmt.Errorf("%d of %d pods after 5 minutes: %w", len(pods), n, err)
-		}
-	}
-	fmt.Fprintf(l.out, "%d pods made after %s\n", n, time.Since(from).Round(100*time.Millisecond))
-	pause(ctx, 10*time.Second)
-	requests, err := l.requests(from)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(l.out, "%d jobs that wait for a node: %s; %.1f requests each so far\n", n, memory(cmds), float64(len(requests))/float64(n))
-	quiet := time.Now()
-	pause(ctx, 10*time.Second)
-	if requests, err = l.requests(quiet); err != nil {
-		return err
-	}
-	fmt.Fprintf(l.out, "while they wait: %.1f requests a second, of all together\n", float64(len(requests))/10)
-
 	began := time.Now()
-	for _, cmd := range cmds {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			return err
-		}
-	}
+	failed := make([]error, len(r.jobs))
 	var all sync.WaitGroup
-	failed := make([]error, n)
-	for i := range cmds {
-		all.Go(func() {
-			_ = cmds[i].Wait()
-			failed[i] = calls[i](ctx, "cleanup").Run()
-		})
+	for i, j := range r.jobs {
+		all.Go(func() { failed[i] = j.call(ctx, "cleanup").Run() })
 	}
 	all.Wait()
-	fmt.Fprintf(l.out, "all cancelled and cleaned up after %s\n", time.Since(began).Round(100*time.Millisecond))
-	return errors.Join(failed...)
+	if err := errors.Join(failed...); err != nil {
+		return whole, 0, fmt.Errorf("cleanup: %w", err)
+	}
+	for {
+		pods, err := r.load.bed.Kube.Pods(ctx, "")
+		if err == nil && len(pods) == 0 {
+			return whole, time.Since(began), nil
+		}
+		if !pause(ctx, 50*time.Millisecond) || time.Since(began) > waitLimit {
+			return whole, 0, fmt.Errorf("%d pods are left: %w", len(pods), err)
+		}
+	}
 }
 
-// requests returns when podlane's requests since a time reached the API server.
-func (l *load) requests(since time.Time) ([]time.Time, error) {
-	text, err := os.ReadFile(l.bed.Stack.AuditLog)
-	if err != nil {
-		return nil, fmt.Errorf("read the audit log: %w", err)
-	}
-	seen := map[string]bool{}
-	var times []time.Time
-	for line := range strings.Lines(string(text)) {
-		var event struct {
-			AuditID                  string    `json:"auditID"`
-			UserAgent                string    `json:"userAgent"`
-			RequestReceivedTimestamp time.Time `json:"requestReceivedTimestamp"`
-		}
-		if json.Unmarshal([]byte(line), &event) != nil || !strings.HasPrefix(event.UserAgent, "podlane/") || seen[event.AuditID] || event.RequestReceivedTimestamp.Before(since) {
-			continue
-		}
-		seen[event.AuditID] = true
-		times = append(times, event.RequestReceivedTimestamp)
-	}
-	slices.SortFunc(times, time.Time.Compare)
-	return times, nil
-}
-
-// memory sums up what processes hold of their own.
-func memory(cmds []*exec.Cmd) string {
-	var kib []int
-	for _, cmd := range cmds {
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(status)) {
-			if value, ok := strings.CutPrefix(line, "RssAnon:"); ok {
-				if n, err := strconv.Atoi(strings.Fields(value)[0]); err == nil {
-					kib = append(kib, n)
-				}
-			}
-		}
-	}
-	if len(kib) == 0 {
-		return "none is left"
-	}
-	slices.Sort(kib)
-	median := float64(kib[len(kib)/2]) / 1024
-	return fmt.Sprintf("%.1f MiB of memory of its own each (median; most: %.1f), %.1f GiB for 1000", median, float64(kib[len(kib)-1])/1024, median*1000/1024)
-}
-
-func pause(ctx context.Context, d time.Duration) {
+// pause returns false if ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
+		return false
 	case <-time.After(d):
+		return true
 	}
 }
