@@ -5,7 +5,17 @@ import (
 
 	"podlane/cacheclient/store"
 	"podlane/executor/settings"
+	"podlane/internal/version"
 )
+
+// openBucket prepares access to the caches' bucket.
+func (s *Stage) openBucket(ctx context.Context, source store.Source) (*store.Store, error) {
+	at := s.Settings.Cache
+	return store.Open(ctx, store.Config{
+		Endpoint: at.Endpoint, Region: at.Region, Bucket: at.Bucket, PathStyle: at.PathStyle,
+		CAFile: at.CAFile, UserAgent: "podlane/" + version.String(), Proxy: s.Proxy, Attempts: s.attempts,
+	}, source)
+}
 
 // cacheFacts are the facts that a cache's place is made of: those that GitLab
 // has signed if Vault judges the signature before it gives access to the

@@ -17,7 +17,6 @@ import (
 	"podlane/executor/gitlab"
 	"podlane/executor/settings"
 	"podlane/internal/joblog"
-	"podlane/internal/version"
 	"podlane/podagent"
 )
 
@@ -72,11 +71,7 @@ func (s *Stage) openCaching(ctx context.Context, role settings.VaultRole) (*cach
 	if c.state, err = s.loadCacheState(); err != nil {
 		s.Log.Warnf("%v", err)
 	}
-	at := s.Settings.Cache
-	c.bucket, err = store.Open(ctx, store.Config{
-		Endpoint: at.Endpoint, Region: at.Region, Bucket: at.Bucket, PathStyle: at.PathStyle,
-		CAFile: at.CAFile, UserAgent: "podlane/" + version.String(), Proxy: s.Proxy,
-	}, s.cacheSource(role))
+	c.bucket, err = s.openBucket(ctx, s.cacheSource(role))
 	return c, err
 }
 

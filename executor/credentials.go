@@ -104,15 +104,23 @@ func (c *credentials) session(authRole string) *vaultauth.Session {
 
 // use fills a role's placeholders and opens its session.
 func (c *credentials) use(role settings.VaultRole) (settings.VaultRole, *vaultauth.Session, error) {
-	facts := c.facts.Placeholders()
+	role, err := filledRole(role, c.facts)
+	if err != nil {
+		return role, nil, err
+	}
+	return role, c.session(role.AuthRole), nil
+}
+
+func filledRole(role settings.VaultRole, f Facts) (settings.VaultRole, error) {
+	facts := f.Placeholders()
 	for _, field := range []*string{&role.AuthRole, &role.Mount, &role.Role, &role.Namespace} {
 		value, err := settings.Fill(*field, facts)
 		if err != nil {
-			return role, nil, err
+			return role, err
 		}
 		*field = value
 	}
-	return role, c.session(role.AuthRole), nil
+	return role, nil
 }
 
 // kubeTokens is podlane's own access to the cluster, for a job in a namespace.

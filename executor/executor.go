@@ -47,6 +47,9 @@ type Stage struct {
 	Observer Observer
 
 	seen *Observation
+	// attempts is how often a request to S3 is sent at most; 0 means as the store
+	// has it.
+	attempts int
 
 	credsOnce sync.Once
 	creds     *credentials

@@ -109,6 +109,7 @@ type claims struct {
 	ProjectID      text   `json:"project_id"`
 	NamespaceID    text   `json:"namespace_id"`
 	JobID          text   `json:"job_id"`
+	PipelineID     text   `json:"pipeline_id"`
 	RefProtected   text   `json:"ref_protected"`
 	Environment    string `json:"environment"`
 	PipelineSource string `json:"pipeline_source"`
@@ -148,20 +149,29 @@ func findIDToken(job *gitlab.Job, variable string) (idToken, error) {
 	if !ok || value == "" {
 		return idToken{}, fmt.Errorf("%w: the job has no %s; hint: id_tokens: {%[2]s: {aud: …}} in .gitlab-ci.yml, with the audience that Vault expects", errNoIDToken, variable)
 	}
-	token := idToken{value: redact.New(value)}
-	parts := strings.Split(value, ".")
+	token, err := readIDToken(variable, redact.New(value))
+	if err != nil {
+		return idToken{}, err
+	}
+	if want := strconv.FormatInt(job.ID, 10); string(token.claims.JobID) != want {
+		return idToken{}, fmt.Errorf("%s is another job's: found the claim job_id %q, expected %q", variable, token.claims.JobID, want)
+	}
+	return token, nil
+}
+
+// readIDToken reads the claims of an id_token; name tells where it was found.
+func readIDToken(name string, value redact.Secret) (idToken, error) {
+	token := idToken{value: value}
+	parts := strings.Split(value.Reveal(), ".")
 	if len(parts) != 3 {
-		return idToken{}, fmt.Errorf("%s is no id_token: found a value with %d dots, expected a JWT with 2; hint: is there a variable of that name in place of id_tokens?", variable, len(parts)-1)
+		return idToken{}, fmt.Errorf("%s is no id_token: found a value with %d dots, expected a JWT with 2; hint: is there a variable of that name in place of id_tokens?", name, len(parts)-1)
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err == nil {
 		err = json.Unmarshal(payload, &token.claims)
 	}
 	if err != nil {
-		return idToken{}, fmt.Errorf("%s is no id_token: its second part is not JSON in base64", variable)
-	}
-	if want := strconv.FormatInt(job.ID, 10); string(token.claims.JobID) != want {
-		return idToken{}, fmt.Errorf("%s is another job's: found the claim job_id %q, expected %q", variable, token.claims.JobID, want)
+		return idToken{}, fmt.Errorf("%s is no id_token: its second part is not JSON in base64", name)
 	}
 	return token, nil
 }

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -92,6 +93,7 @@ type Store struct {
 	presign     *s3.PresignClient
 	credentials aws.CredentialsProvider
 	transport   *http.Transport
+	date        atomic.Pointer[time.Time]
 }
 
 // expiryWindow is how long before their end credentials are replaced.
@@ -114,7 +116,7 @@ func Open(ctx context.Context, c Config, source Source) (*Store, error) {
 	}
 	s := &Store{config: c, transport: transport}
 	httpClient := &http.Client{
-		Transport: transport,
+		Transport: dated{transport, &s.date},
 		// A signature is valid for one host; see explain for what is made of a 301.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -181,6 +183,32 @@ func newTransport(c Config) (*http.Transport, error) {
 		MaxIdleConnsPerHost:   concurrency,
 		IdleConnTimeout:       time.Minute,
 	}, nil
+}
+
+// Date is the server's clock in its last answer, to the second; zero if it has
+// not answered yet.
+func (s *Store) Date() time.Time {
+	if date := s.date.Load(); date != nil {
+		return *date
+	}
+	return time.Time{}
+}
+
+// dated remembers the clock of whoever answers.
+type dated struct {
+	http.RoundTripper
+	date *atomic.Pointer[time.Time]
+}
+
+// RoundTrip implements http.RoundTripper.
+func (d dated) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := d.RoundTripper.RoundTrip(req)
+	if err == nil {
+		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+			d.date.Store(&date)
+		}
+	}
+	return resp, err
 }
 
 // concurrency is how many requests of one call are under way at once at most.

@@ -64,7 +64,7 @@ func TestRunnerExampleCallsOurStages(t *testing.T) {
 func checkRunner(t *testing.T, runner runnerExample) {
 	t.Helper()
 	custom := runner.Custom
-	root := (&app{}).command()
+	root := (&app{}).command(nil)
 	for exec, args := range map[string][]string{"config": custom.ConfigArgs, "prepare": custom.PrepareArgs, "run": custom.RunArgs, "cleanup": custom.CleanupArgs} {
 		found, rest, err := root.Find(args)
 		if err != nil || found.Name() != exec {

@@ -38,7 +38,7 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 		env: readEnvironment(environ), secrets: secrets, stdout: out,
 		log: secrets.Each(streams.Lines(stdout)), stderr: secrets.Each(streams.Lines(stderr)),
 	}
-	root := app.command()
+	root := app.command(environ)
 	root.SetArgs(arguments(args))
 	root.SetOut(out)
 	root.SetErr(app.stderr)
@@ -71,9 +71,9 @@ func (a *app) exitCode(err error) int {
 	if err == nil {
 		return 0
 	}
-	var shell *shellExit
-	if errors.As(err, &shell) {
-		return shell.code
+	var own *ownExit
+	if errors.As(err, &own) {
+		return own.code
 	}
 	build, isBuild := executor.AsBuildFailure(err)
 	if !isBuild {
@@ -99,7 +99,7 @@ func (a *app) complain(err error) {
 	}
 }
 
-func (a *app) command() *cobra.Command {
+func (a *app) command(environ []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "podlane",
 		Short:         "Run GitLab CI jobs as Kubernetes pods",
@@ -117,7 +117,7 @@ func (a *app) command() *cobra.Command {
 		Run:   func(*cobra.Command, []string) { fmt.Fprintln(a.stdout, version.String()) },
 	})
 	root.AddCommand(a.operatorCommands()...)
-	root.AddCommand(a.captureCommand(), a.replayCommand(), a.cacheCommand())
+	root.AddCommand(a.doctorCommand(environ), a.captureCommand(), a.replayCommand(), a.cacheCommand())
 	return root
 }
 

@@ -46,17 +46,18 @@ Exits with the shell's own exit code, 2 if the job cannot be found.`,
 			err = o.Shell(cmd.Context(), args[0], args[1:], os.Stdin, terminal)
 			var exit *pod.ExitError
 			if errors.As(err, &exit) {
-				return &shellExit{exit.Code}
+				return &ownExit{exit.Code}
 			}
 			return err
 		},
 	}
 }
 
-// shellExit is the exit code of a person's own command: nothing to report.
-type shellExit struct{ code int }
+// ownExit is an exit code of which nothing more is to be reported: that of a
+// person's own command in a shell, say.
+type ownExit struct{ code int }
 
-func (e *shellExit) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+func (e *ownExit) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
 // windowSizes sends the terminal's size now and whenever it changes.
 func windowSizes(ctx context.Context, fd int) <-chan [2]uint16 {

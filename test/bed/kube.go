@@ -20,6 +20,8 @@ type Kube struct {
 	rest      rest.Interface
 	params    runtime.ParameterCodec
 	namespace string
+	// anonymous is how to reach the API server without saying who one is.
+	anonymous *rest.Config
 }
 
 func connect(kubeconfig, namespace string) (*Kube, error) {
@@ -40,7 +42,7 @@ func connect(kubeconfig, namespace string) (*Kube, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Kube{rest: client, params: runtime.NewParameterCodec(scheme), namespace: namespace}, nil
+	return &Kube{rest: client, params: runtime.NewParameterCodec(scheme), namespace: namespace, anonymous: rest.AnonymousClientConfig(config)}, nil
 }
 
 // API is the administrator's client of the core group, for what only one test
@@ -111,4 +113,27 @@ func (k *Kube) May(ctx context.Context, user, verb, resource string) (bool, erro
 	var answer struct{ Status struct{ Allowed bool } }
 	err = json.Unmarshal(text, &answer)
 	return answer.Status.Allowed, err
+}
+
+// AccountToken returns a token of a service account in the namespace of the
+// jobs, good for an hour.
+func (k *Kube) AccountToken(ctx context.Context, name string) (string, error) {
+	var answer struct {
+		Status struct{ Token string }
+	}
+	text, err := k.rest.Post().Namespace(k.namespace).Resource("serviceaccounts").Name(name).SubResource("token").
+		SetHeader("Content-Type", "application/json").SetHeader("Accept", "application/json").
+		Body([]byte(`{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest"}`)).DoRaw(ctx)
+	if err == nil {
+		err = json.Unmarshal(text, &answer)
+	}
+	return answer.Status.Token, err
+}
+
+// MayList tells whether whoever has a token may list the pods of the jobs.
+func (k *Kube) MayList(ctx context.Context, token string) bool {
+	config := rest.CopyConfig(k.anonymous)
+	config.BearerToken = token
+	client, err := rest.RESTClientFor(config)
+	return err == nil && client.Get().Namespace(k.namespace).Resource("pods").Param("limit", "1").Do(ctx).Error() == nil
 }

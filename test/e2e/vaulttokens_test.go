@@ -228,6 +228,9 @@ func TestVaultThatIsAway(t *testing.T) {
 	sealed := runOn(t, b, gitlabsim.JobSpec{Project: p, Script: []string{"echo started"}})
 	sealed.systemFailed(t, "vault is sealed")
 	sealed.doesNotLog(t, "starting pod")
+	if out, code := (doctor{bed: b, project: p}).run(t); code != 1 || !strings.Contains(out, " is sealed\n  hint: vault operator unseal") {
+		t.Errorf("doctor ends with %d: %s", code, out)
+	}
 	if err := own.Unseal(ctx); err != nil {
 		t.Fatal(err)
 	}
