@@ -18,13 +18,12 @@ type attendant struct {
 // attend starts to. With CI_DEBUG_SERVICES, what services print is shown while
 // the job's own script runs.
 func (s *Stage) attend(ctx context.Context, client *pod.Client, name, stage string) *attendant {
-	a := &attendant{Attendant: client.Attend(ctx, name), stopDebug: func() {}}
+	services, err := pod.Services(s.Job)
+	a := &attendant{Attendant: client.Attend(ctx, name, services), stopDebug: func() {}}
 	debug := s.Job.Variables.Expand(s.Job.Variables.Get("CI_DEBUG_SERVICES"))
-	if gitlab.IsJobScript(stage) && (debug == "true" || debug == "1") {
-		if services, err := pod.Services(s.Job); err == nil {
-			// The rest of the log is read after a cancelled script, too.
-			a.stopDebug = client.DebugServices(context.WithoutCancel(ctx), name, services)
-		}
+	if err == nil && gitlab.IsJobScript(stage) && (debug == "true" || debug == "1") {
+		// The rest of the log is read after a cancelled script, too.
+		a.stopDebug = client.DebugServices(context.WithoutCancel(ctx), name, services)
 	}
 	return a
 }

@@ -52,12 +52,14 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 	defer attendant.Stop()
 	follower := podagent.Follower{
 		Connect: func(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
+			ctx, cancel := attendant.While(ctx)
+			defer cancel()
 			err := client.Exec(ctx, name, container, argv, pod.Streams{Stdin: stdin, Stdout: stdout, Stderr: stderr})
 			refused.count(err)
 			return err
 		},
 		Lost: func(ctx context.Context) error {
-			if err := client.WhyLost(ctx, name); err != nil {
+			if err := attendant.WhyLost(ctx); err != nil {
 				return err
 			}
 			return refused.tooMany(container)
@@ -80,7 +82,7 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 		return attendant.Explain(ctx, s.explain(ctx, client, name, err))
 	case record.Code != 0:
 		attendant.Stop()
-		s.reportServices(ctx, client, name)
+		s.reportServices(ctx, client, name, attendant.Told)
 		return scriptFailure(record.Code)
 	}
 	return nil
@@ -180,9 +182,9 @@ func (s *Stage) reportMemory(container string, record *podagent.ExitRecord) {
 		killed, container, record.MemoryLimit, record.MemoryPeak)
 }
 
-// reportServices tells about services that have ended, since a script that
-// failed may have failed because of them.
-func (s *Stage) reportServices(ctx context.Context, client *pod.Client, name string) {
+// reportServices tells about services that have ended, unless the log has that
+// already, since a script that failed may have failed because of them.
+func (s *Stage) reportServices(ctx context.Context, client *pod.Client, name string, told func(pod.Service) bool) {
 	services, err := pod.Services(s.Job)
 	if err != nil || len(services) == 0 {
 		return
@@ -193,8 +195,8 @@ func (s *Stage) reportServices(ctx context.Context, client *pod.Client, name str
 	}
 	for _, status := range p.Status.ContainerStatuses {
 		for _, svc := range services {
-			if svc.Container == status.Name && status.State.Terminated != nil {
-				client.ReportService(ctx, name, svc, status.State.Terminated)
+			if svc.Container == status.Name && status.State.Terminated != nil && !told(svc) {
+				client.ReportService(ctx, p, svc, status.State.Terminated)
 			}
 		}
 	}

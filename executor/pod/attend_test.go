@@ -30,7 +30,7 @@ func TestOutOfMemoryNamesTheLimit(t *testing.T) {
 // Each thing that the cluster does to a pod is told once, and remembered.
 func TestAttendantTellsOnce(t *testing.T) {
 	var out strings.Builder
-	a := &Attendant{client: &Client{log: joblog.New(&out)}, said: map[string]bool{}}
+	a := newAttendant(&Client{log: joblog.New(&out)}, "p", nil)
 	running := &corev1.Pod{}
 	condemned := running.DeepCopy()
 	condemned.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting"}}
@@ -76,6 +76,75 @@ func TestLastStates(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, lastStates(p)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// The container that has nothing to do leaves at once, and takes nothing from
+// the script in the other one.
+func TestLeavingPodIsNotLostYet(t *testing.T) {
+	end := func(code int32) corev1.ContainerState {
+		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code}}
+	}
+	runs := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+	tests := []struct {
+		name          string
+		leaving       bool
+		helper, build corev1.ContainerState
+		want          string
+	}{
+		{"the helper has left", true, end(0), runs, ""},
+		{"both have left", true, end(0), end(0), "pod lost: it was deleted"},
+		{"the script was cut off", true, end(0), end(137), "pod lost: it was deleted"},
+		{"cut off before the helper", true, runs, end(137), "pod lost: it was deleted"},
+		{"the helper crashed", false, end(139), runs, "container ended: helper ended with exit code 139"},
+		{"the helper left by itself", false, end(0), runs, "container ended: helper ended with exit code 0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{
+				{Name: HelperContainer, State: tt.helper}, {Name: BuildContainer, State: tt.build},
+			}}}
+			if tt.leaving {
+				now := metav1.Now()
+				p.DeletionTimestamp = &now
+			}
+			got := ""
+			if f := Lost(p); f != nil {
+				got = f.Error()
+			}
+			if got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// A stream to a pod that is gone ends, although nobody closes it.
+func TestAttendantEndsTheStream(t *testing.T) {
+	tests := []struct {
+		name string
+		lose func(a *Attendant)
+		want string
+	}{
+		{"force-deleted", func(a *Attendant) { a.see(nil) }, "pod lost: it was deleted"},
+		{"its node is gone", func(a *Attendant) { a.loseNode("n1") }, "pod lost: its node n1 was taken out of the cluster"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			a := newAttendant(&Client{}, "p", nil)
+			ctx, cancel := a.While(t.Context())
+			defer cancel()
+			a.see(&corev1.Pod{})
+			if ctx.Err() != nil || a.lost != nil {
+				t.Error("a pod that is well is lost")
+			}
+			tt.lose(a)
+			tt.lose(a)
+			<-ctx.Done()
+			if a.lost.Error() != tt.want {
+				t.Errorf("got %v", a.lost)
+			}
+		})
 	}
 }
 

@@ -36,6 +36,17 @@ func disruptionOf(p *corev1.Pod) string {
 	return ""
 }
 
+// whyLeaving says why the cluster ends a pod, be it by somebody's order, or "".
+func whyLeaving(p *corev1.Pod) string {
+	if why := disruptionOf(p); why != "" {
+		return why
+	}
+	if p.DeletionTimestamp != nil {
+		return "it was deleted"
+	}
+	return ""
+}
+
 // lastWords are events that say why a pod was ended.
 var lastWords = []string{"Evicted", "Preempted", "Preempting", "TaintManagerEviction", "NodeShutdown", "Terminated", "ExceededGracePeriod", "NodeNotReady"}
 
@@ -65,24 +76,37 @@ func lastStates(p *corev1.Pod) []string {
 	return lines
 }
 
+// reasonOOM is the kubelet's word for a container that the kernel has killed.
+const reasonOOM = "OOMKilled"
+
 // outOfMemory judges a container that the kernel has killed.
 func outOfMemory(p *corev1.Pod, container string) *Failure {
-	limit := ""
+	detail := "container " + container + " " + ranOutOfMemory(p, container)
+	if memoryLimit(p, container) != "" {
+		detail += "; hint: docs/job-settings.md says how to get more"
+	}
+	return &Failure{Reason: "out of memory", Container: container, Detail: detail}
+}
+
+// ranOutOfMemory tells limit and usage, which are the same where there is a limit.
+func ranOutOfMemory(p *corev1.Pod, container string) string {
+	if limit := memoryLimit(p, container); limit != "" {
+		return "was killed when it had used all of its limit of " + limit
+	}
+	return "was killed; it has no limit, so its node ran out of memory"
+}
+
+// memoryLimit is a container's, or that of the pod, or "".
+func memoryLimit(p *corev1.Pod, container string) string {
 	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
 		if q, ok := c.Resources.Limits[corev1.ResourceMemory]; ok && c.Name == container {
-			limit = q.String()
+			return q.String()
 		}
 	}
-	if limit == "" && p.Spec.Resources != nil {
+	if p.Spec.Resources != nil {
 		if q, ok := p.Spec.Resources.Limits[corev1.ResourceMemory]; ok {
-			limit = q.String() + " for the whole pod"
+			return q.String() + " for the whole pod"
 		}
 	}
-	if limit == "" {
-		return &Failure{Reason: "out of memory", Detail: fmt.Sprintf("container %s was killed; it has no limit, so its node ran out of memory", container), Container: container}
-	}
-	return &Failure{
-		Reason: "out of memory", Container: container,
-		Detail: fmt.Sprintf("container %s was killed when it had used all of its limit of %s; hint: docs/job-settings.md says how to get more", container, limit),
-	}
+	return ""
 }

@@ -61,7 +61,7 @@ func (w *starter) observeContainer(ctx context.Context, p *corev1.Pod, s corev1.
 		w.phases.Started = time.Since(w.began)
 		w.latest = "the build container does not answer yet"
 	case s.State.Terminated != nil:
-		return w.serviceEnded(ctx, s, image)
+		return w.serviceEnded(ctx, p, s, image)
 	}
 	return nil
 }
@@ -82,13 +82,13 @@ func (w *starter) mayLackSecret(p *corev1.Pod, waiting *corev1.ContainerStateWai
 
 // serviceEnded reports a service that ended before the job began. It is a
 // failure only if the job asked to wait for that service.
-func (w *starter) serviceEnded(ctx context.Context, s corev1.ContainerStatus, image string) *Failure {
+func (w *starter) serviceEnded(ctx context.Context, p *corev1.Pod, s corev1.ContainerStatus, image string) *Failure {
 	for _, svc := range w.services {
 		if svc.Container != s.Name || w.said["ended "+s.Name] {
 			continue
 		}
 		w.said["ended "+s.Name] = true
-		w.client.ReportService(ctx, w.pod.Name, svc, s.State.Terminated)
+		w.client.ReportService(ctx, p, svc, s.State.Terminated)
 		if len(svc.Ports) == 0 {
 			continue
 		}

@@ -186,34 +186,36 @@ func endedHow(t *corev1.ContainerStateTerminated) string {
 }
 
 // Lost says why a pod can't run the job any more, or nil if it can. A pod that
-// is being deleted still can, as long as its containers run: the cluster grants
-// them a grace period.
+// the cluster ends still can for its grace period: the container that has
+// nothing to do goes at once, with code 0, and the other one when it is done.
 func Lost(pod *corev1.Pod) *Failure {
 	if pod.Status.Reason == "DeadlineExceeded" {
 		return &Failure{Reason: "deadline exceeded", Detail: pod.Status.Message}
 	}
 	// A container that ran out of memory says more than the pod that ended with it.
 	for _, s := range pod.Status.ContainerStatuses {
-		if isOurs(s.Name) && s.State.Terminated != nil && s.State.Terminated.Reason == "OOMKilled" {
+		if t := s.State.Terminated; isOurs(s.Name) && t != nil && t.Reason == reasonOOM && t.ExitCode != 0 {
 			return outOfMemory(pod, s.Name)
 		}
 	}
 	if pod.Status.Reason != "" && pod.Status.Phase == corev1.PodFailed {
 		return &Failure{Reason: "pod lost", Detail: pod.Status.Reason + ": " + strings.TrimSpace(pod.Status.Message)}
 	}
-	ended := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
+	_, over := endOf(pod)
+	leaving := whyLeaving(pod)
 	for _, s := range pod.Status.ContainerStatuses {
-		ended = ended || isOurs(s.Name) && s.State.Terminated != nil
-	}
-	if why := disruptionOf(pod); why != "" && ended {
-		return &Failure{Reason: "pod lost", Detail: why}
-	}
-	for _, s := range pod.Status.ContainerStatuses {
-		if isOurs(s.Name) && s.State.Terminated != nil {
-			return endedFailure(s.Name, s.Image, s.State.Terminated)
+		switch t := s.State.Terminated; {
+		case !isOurs(s.Name) || t == nil || leaving != "" && t.ExitCode == 0:
+		case leaving != "":
+			return &Failure{Reason: "pod lost", Detail: leaving}
+		default:
+			return endedFailure(s.Name, s.Image, t)
 		}
 	}
-	if ended {
+	switch {
+	case over && leaving != "":
+		return &Failure{Reason: "pod lost", Detail: leaving}
+	case over:
 		return &Failure{Reason: "pod lost", Detail: "the pod has ended" + initEnd(pod)}
 	}
 	return nil

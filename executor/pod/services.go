@@ -134,15 +134,19 @@ func parsePorts(s string) ([]int, error) {
 
 // ReportService writes a line about a service that has ended, and its last
 // lines of output.
-func (c *Client) ReportService(ctx context.Context, pod string, svc Service, t *corev1.ContainerStateTerminated) {
+func (c *Client) ReportService(ctx context.Context, pod *corev1.Pod, svc Service, t *corev1.ContainerStateTerminated) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	text, err := c.Logs(ctx, pod, svc.Container, 10, 16<<10)
+	how := endedHow(t)
+	if t.Reason == reasonOOM {
+		how = ranOutOfMemory(pod, svc.Container)
+	}
+	text, err := c.Logs(ctx, pod.Name, svc.Container, 10, 16<<10)
 	if err != nil || text == "" {
-		c.log.Warnf("service %s %s, without output", svc.Name, endedHow(t))
+		c.log.Warnf("service %s %s, without output", svc.Name, how)
 		return
 	}
-	c.log.Warnf("service %s %s; its last lines:", svc.Name, endedHow(t))
+	c.log.Warnf("service %s %s; its last lines:", svc.Name, how)
 	for scanner := bufio.NewScanner(strings.NewReader(text)); scanner.Scan(); {
 		c.log.Linef("  %s", scanner.Text())
 	}
