@@ -48,6 +48,10 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 	}
 	argv := pod.AgentCommand(container, s.Settings, "run")
 	var refused refusals
+	output, disk := s.Output, &spaceWatch{w: s.Output}
+	if container == pod.HelperContainer {
+		output = disk
+	}
 	attendant := s.attend(ctx, client, name, stage)
 	defer attendant.Stop()
 	follower := podagent.Follower{
@@ -64,7 +68,7 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 			}
 			return refused.tooMany(container)
 		},
-		Output: s.Output,
+		Output: output,
 		Notify: s.Log.Warnf,
 		Budget: s.Settings.Kubernetes.RetryBudget.D(),
 	}
@@ -74,7 +78,12 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 		AsBuildUser:  container == pod.HelperContainer,
 		Cache:        s.cacheSoFar(),
 	}, script)
-	s.reportMemory(container, record)
+	if err == nil && record.Code != 0 && container == pod.HelperContainer {
+		err = starved(stage, record, disk.line)
+	}
+	if err == nil {
+		s.reportLimits(container, record)
+	}
 	switch {
 	case errors.Is(err, podagent.ErrCancelled):
 		return fmt.Errorf("stage %s was %w", stage, ErrCancelled)
@@ -169,17 +178,44 @@ func (s *Stage) explain(ctx context.Context, client *pod.Client, name string, er
 	return err
 }
 
-// reportMemory names the usual reason for a program that ended with 137.
-func (s *Stage) reportMemory(container string, record *podagent.ExitRecord) {
-	if record == nil || record.OutOfMemory == 0 {
-		return
+// starved is the reason for which git or a stage of artifacts has failed, if the
+// job's author can't do anything about it; fullDisk is what was said about a disk.
+func starved(stage string, record *podagent.ExitRecord, fullDisk string) error {
+	f := &pod.Failure{Container: pod.HelperContainer}
+	switch {
+	case record.OutOfMemory > 0:
+		f.Reason, f.Detail = "out of memory", fmt.Sprintf("%s; hint: resources.helper.memory_limit in the settings of podlane", killedForMemory(pod.HelperContainer, record))
+	case record.OutOfProcesses:
+		f.Reason, f.Detail = "out of processes", outOfProcesses(pod.HelperContainer)
+	case fullDisk != "":
+		f.Reason, f.Detail = "disk full", fmt.Sprintf("stage %s: %s", stage, fullDisk)
+	default:
+		return nil
 	}
+	return f
+}
+
+// reportLimits names the usual reason for a program that ended with 137, and for
+// one that "can't fork".
+func (s *Stage) reportLimits(container string, record *podagent.ExitRecord) {
+	if record.OutOfMemory > 0 {
+		s.Log.Warnf("%s", killedForMemory(container, record))
+	}
+	if record.OutOfProcesses {
+		s.Log.Warnf("%s; what the script had left running was ended", outOfProcesses(container))
+	}
+}
+
+func killedForMemory(container string, record *podagent.ExitRecord) string {
 	killed := "1 process"
 	if record.OutOfMemory > 1 {
 		killed = fmt.Sprintf("%d processes", record.OutOfMemory)
 	}
-	s.Log.Warnf("the kernel killed %s of the %s container: its memory ran out, limit %s, used at most %s",
-		killed, container, record.MemoryLimit, record.MemoryPeak)
+	return fmt.Sprintf("the kernel killed %s of the %s container: its memory ran out, limit %s, used at most %s", killed, container, record.MemoryLimit, record.MemoryPeak)
+}
+
+func outOfProcesses(container string) string {
+	return fmt.Sprintf("the %s container could start no more processes when the script failed: the pod has as many as its node allows", container)
 }
 
 // reportServices tells about services that have ended, unless the log has that

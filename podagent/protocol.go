@@ -127,6 +127,9 @@ type ExitRecord struct {
 	// MemoryLimit and MemoryPeak are set if OutOfMemory is.
 	MemoryLimit Bytes `json:"memory_limit,omitempty"`
 	MemoryPeak  Bytes `json:"memory_peak,omitempty"`
+	// OutOfProcesses is set if the container could start no process any more when
+	// the script failed. What the script had left running was ended then.
+	OutOfProcesses bool `json:"out_of_processes,omitempty"`
 	// Started and Ended are the script's own times.
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended"`

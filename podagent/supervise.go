@@ -190,10 +190,31 @@ func (s *Supervisor) script(dir stageDir, log *os.File, terminate <-chan os.Sign
 	}
 	record.OutputBytes = written + n
 	record.Code, record.Signal = exitOf(cmd.ProcessState)
+	record.OutOfProcesses = record.Code != 0 && makeRoom(cmd.Path, group)
 	if record.OutOfMemory = max(killedForMemory()-killedBefore, 0); record.OutOfMemory > 0 {
 		record.MemoryLimit, record.MemoryPeak = memoryUse(cgroups)
 	}
 	return record, out, nil
+}
+
+// roomLimit bounds the wait for processes that were killed.
+const roomLimit = 2 * time.Second
+
+// makeRoom finds out whether no process can be started any more, and ends what
+// the script has left running if so: the job's further stages need a few.
+func makeRoom(shell string, group int) (full bool) {
+	try := func() bool {
+		err := exec.Command(shell, "-c", ":").Run() //nolint:noctx // ends at once
+		return errors.Is(err, unix.EAGAIN)
+	}
+	if !try() {
+		return false
+	}
+	_ = unix.Kill(group, unix.SIGKILL)
+	for deadline := time.Now().Add(roomLimit); try() && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	return true
 }
 
 // startShell starts the script with its output going to out.

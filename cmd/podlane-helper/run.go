@@ -114,6 +114,7 @@ func (p *program) init(args []string) error {
 	}
 	// It sleeps for the whole job: a small heap matters, speed does not.
 	debug.SetGCPercent(20)
+	podagent.HoldThreads()
 	i := &podagent.Init{Layout: p.layout, Role: *role, Program: p.path, Path: p.getenv("PATH"), Install: *install, Idle: *idle}
 	if *keepEnv {
 		i.KeepEnv = p.environ
@@ -133,6 +134,7 @@ func (p *program) session(args []string) error {
 	if err := parse(flags("run"), args, 0); err != nil {
 		return err
 	}
+	podagent.HoldThreads()
 	server := &podagent.Server{Layout: p.layout, Program: p.path}
 	server.Serve(context.Background(), p.stdin, p.stdout, p.stderr)
 	return nil
@@ -145,6 +147,7 @@ func (p *program) supervise(args []string) error {
 	if err := parse(f, args, 1); err != nil {
 		return err
 	}
+	podagent.HoldThreads()
 	s := &podagent.Supervisor{
 		Layout:      p.layout,
 		Dir:         f.Arg(0),

@@ -46,6 +46,8 @@ var Reasons = []Reason{
 	{"container not created", FaultSystem, "the node cannot create a container: a secret is missing, say"},
 	{"pod lost", FaultSystem, "the pod was deleted, evicted, preempted, or its node went away"},
 	{"out of memory", FaultSystem, "the kernel killed a container that reached its limit, or whose node had no memory left"},
+	{"out of processes", FaultSystem, "git or a stage of artifacts could start no process: the pod has as many as its node allows"},
+	{"disk full", FaultSystem, "a volume of the pod had no room for the checkout or for artifacts"},
 	{"container ended", FaultSystem, "a container of the pod ended while the job still needed it"},
 	{"job is alive", FaultSystem, "another process of the runner follows a stage of this very job: its pod is not replaced"},
 	{"deadline exceeded", FaultSystem, "the pod outlived the job's timeout by five minutes"},
