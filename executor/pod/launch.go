@@ -48,7 +48,9 @@ func (c *Client) Launch(ctx context.Context, m *Manifest) (pod *corev1.Pod, adop
 				return nil, false, err
 			}
 		}
-		c.log.Linef("removing what an earlier attempt has left")
+		if there.DeletionTimestamp == nil {
+			c.log.Linef("removing what an earlier attempt has left")
+		}
 		if err := c.replace(ctx, m, there); err != nil {
 			return nil, false, err
 		}
@@ -80,16 +82,60 @@ func (c *Client) create(ctx context.Context, m *Manifest) (*corev1.Pod, error) {
 	return pod, refusal(err)
 }
 
-// replace takes away what stands in the manifest's place. A pod leaves the API
-// at once, so that its successor need not wait for the node.
+// replace takes away what stands in the manifest's place.
 func (c *Client) replace(ctx context.Context, m *Manifest, there *corev1.Pod) error {
-	if err := c.Delete(ctx, m.Pod.Name, 0); err != nil {
+	if err := c.endPod(ctx, there); err != nil {
 		return err
 	}
-	if err := c.deleteSecrets(ctx, m); err != nil {
+	return c.deleteSecrets(ctx, m)
+}
+
+// nodePatience is how long a node may take to end a pod whose grace period is over.
+const nodePatience = 20 * time.Second
+
+// endPod returns when a pod has left the API, and that is when its containers
+// have ended: its successor would run the job a second time beside it. A pod that
+// the cluster ends already has its grace period. Only a node that does not answer
+// is not waited for.
+func (c *Client) endPod(ctx context.Context, there *corev1.Pod) error {
+	grace := time.Second // for podlane-helper, which ends at once when no script runs
+	switch {
+	case there.Name == "":
+		return nil // secrets alone
+	case there.DeletionTimestamp == nil:
+		if err := c.deleteThis(ctx, there, grace); err != nil {
+			return err
+		}
+	default:
+		if s := there.DeletionGracePeriodSeconds; s != nil {
+			grace = time.Duration(*s) * time.Second
+		}
+		c.log.Linef("waiting for the pod of an earlier attempt to end: %s; its script may go on for up to %s", whyLeaving(there), grace)
+	}
+	gone, err := c.waitGone(ctx, there, grace+nodePatience)
+	if gone || err != nil {
 		return err
 	}
-	return c.waitGone(ctx, there)
+	c.log.Warnf("pod %s has not ended in time: node %s does not answer; it is deleted without that", there.Name, there.Spec.NodeName)
+	if err := c.deleteThis(ctx, there, 0); err != nil {
+		return err
+	}
+	gone, err = c.waitGone(ctx, there, c.timeout)
+	if !gone && err == nil {
+		err = fmt.Errorf("wait for pod %s to be deleted: still there after %s", there.Name, c.timeout)
+	}
+	return err
+}
+
+// deleteThis deletes a pod, but not one that has taken its place.
+func (c *Client) deleteThis(ctx context.Context, pod *corev1.Pod, grace time.Duration) error {
+	err := c.delete(ctx, "pods", pod.Name, &metav1.DeleteOptions{
+		GracePeriodSeconds: new(int64(grace.Seconds())), Preconditions: &metav1.Preconditions{UID: &pod.UID},
+	})
+	if apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
 }
 
 func (c *Client) deleteSecrets(ctx context.Context, m *Manifest) error {
@@ -121,22 +167,26 @@ func (c *Client) own(ctx context.Context, m *Manifest, pod *corev1.Pod) error {
 	})
 }
 
-// waitGone returns when a pod that is being deleted has left the API.
-func (c *Client) waitGone(ctx context.Context, pod *corev1.Pod) error {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
+// waitGone returns when a pod that is being deleted has left the API, or when
+// the time is up.
+func (c *Client) waitGone(ctx context.Context, pod *corev1.Pod, limit time.Duration) (gone bool, err error) {
+	watching, stop := context.WithTimeout(ctx, limit)
+	states := make(chan *corev1.Pod)
+	var watcher sync.WaitGroup
+	defer watcher.Wait()
+	defer stop()
+	watcher.Go(func() { c.watchPod(watching, pod, states) })
 	for {
-		there, err := c.Get(ctx, pod.Name)
-		if apierrors.IsNotFound(err) || err == nil && there.UID != pod.UID {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
 		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for pod %s to be deleted: still there after %s", pod.Name, c.timeout)
-		case <-time.After(100 * time.Millisecond):
+		case p := <-states:
+			if p == nil {
+				return true, nil
+			}
+		case <-watching.Done():
+			if ctx.Err() != nil {
+				return false, fmt.Errorf("wait for pod %s to be deleted: %w", pod.Name, context.Cause(ctx))
+			}
+			return false, nil
 		}
 	}
 }

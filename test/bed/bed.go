@@ -259,10 +259,15 @@ func (b *Bed) Close() error {
 // Call runs a stage of podlane by hand, as people on call do, for the job
 // whose response is in dir/response.json.
 func (b *Bed) Call(ctx context.Context, dir string, args ...string) (string, error) {
+	out, err := b.Command(ctx, dir, args...).CombinedOutput()
+	return string(out), err
+}
+
+// Command is what Call runs.
+func (b *Bed) Command(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, b.Podlane, args...)
 	cmd.Dir = dir
 	cmd.Env = append(b.environ[:len(b.environ):len(b.environ)], "PODLANE_CONFIG="+b.PeopleConfig, "TMPDIR="+dir,
 		"JOB_RESPONSE_FILE="+filepath.Join(dir, "response.json"), "BUILD_EXIT_CODE_FILE="+filepath.Join(dir, "build_exit_code"))
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return cmd
 }

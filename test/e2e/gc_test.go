@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"os"
@@ -172,4 +173,73 @@ func TestPrepareRefusesAJobThatIsAlive(t *testing.T) {
 	if got := <-ended; got.err != nil || got.out != "undisturbed\n" {
 		t.Errorf("the stage: %v: %s", got.err, got.out)
 	}
+}
+
+// A second attempt at a job whose pod is in its grace period waits until that has
+// ended: never do two pods of a job run side by side.
+func TestPrepareWaitsForAPodInItsGracePeriod(t *testing.T) {
+	t.Parallel()
+	dir, jobURL := byHand(t, stackenv.ImageJob)
+	call(t, dir, "prepare")
+	pods, err := shared.Kube.Pods(t.Context(), jobURL)
+	if err != nil || len(pods) != 1 {
+		t.Fatalf("%d pods, %v", len(pods), err)
+	}
+	first := pods[0]
+	barrier := shared.Barrier()
+	script := filepath.Join(dir, "script")
+	if err := os.WriteFile(script, []byte("trap '' TERM; "+barrier.Command), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = shared.Call(t.Context(), dir, "run", script, "build_script")
+	}()
+	t.Cleanup(func() { barrier.Open(); <-ended })
+	if err := barrier.Reached(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := shared.Kube.EndPod(t.Context(), first.Name, 600); err != nil {
+		t.Fatal(err)
+	}
+
+	other := t.TempDir()
+	response, err := os.ReadFile(filepath.Join(dir, "response.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(other, "response.json"), response, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const waits = "waiting for the pod of an earlier attempt to end: it was deleted; its script may go on for up to 10m0s"
+	second := shared.Command(t.Context(), other, "prepare")
+	stdout, err := second.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(stdout)
+	for lines.Scan() && lines.Text() != waits {
+		t.Log(lines.Text())
+	}
+	if lines.Text() != waits {
+		t.Fatalf("prepare does not say that it waits")
+	}
+	if pods, err := shared.Kube.Pods(t.Context(), jobURL); err != nil || len(pods) != 1 || pods[0].UID != first.UID {
+		t.Errorf("%d pods while the first one's script runs, %v", len(pods), err)
+	}
+	barrier.Open()
+	for lines.Scan() {
+		t.Log(lines.Text())
+	}
+	if err := second.Wait(); err != nil {
+		t.Fatalf("prepare: %v", err)
+	}
+	if pods, err := shared.Kube.Pods(t.Context(), jobURL); err != nil || len(pods) != 1 || pods[0].UID == first.UID {
+		t.Errorf("%d pods afterwards, %v", len(pods), err)
+	}
+	call(t, other, "cleanup")
 }
