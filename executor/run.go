@@ -78,10 +78,12 @@ func (s *Stage) runScript(ctx context.Context, container, stage, scriptPath stri
 		AsBuildUser:  container == pod.HelperContainer,
 		Cache:        s.cacheSoFar(),
 	}, script)
-	if err == nil && record.Code != 0 && container == pod.HelperContainer {
-		err = starved(stage, record, disk.line)
-	}
 	if err == nil {
+		if container == pod.HelperContainer && record.Code != 0 {
+			if err := starved(stage, record, disk.line); err != nil {
+				return err
+			}
+		}
 		s.reportLimits(container, record)
 	}
 	switch {

@@ -1,6 +1,7 @@
 package podagent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -103,7 +104,7 @@ func (s *Server) supervise(dir stageDir, h Header, starting *os.File) error {
 	case err != nil:
 		return fmt.Errorf("wait for the supervisor to start: %w", err)
 	case string(said) != superviseReady:
-		return fmt.Errorf("the supervisor ended before it began: %s", said)
+		return fmt.Errorf("the supervisor ended before it began: %s", cmp.Or(string(said), "the container has no room for its processes, perhaps"))
 	}
 	return nil
 }

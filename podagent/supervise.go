@@ -197,22 +197,49 @@ func (s *Supervisor) script(dir stageDir, log *os.File, terminate <-chan os.Sign
 	return record, out, nil
 }
 
-// roomLimit bounds the wait for processes that were killed.
-const roomLimit = 2 * time.Second
+const (
+	// roomLimit bounds the wait for processes that were killed.
+	roomLimit = 2 * time.Second
+	// fewProcesses are fewer than a stage needs, and more than become free when
+	// a script ends that has used them all up.
+	fewProcesses = 8
+)
 
 // makeRoom finds out whether no process can be started any more, and ends what
 // the script has left running if so: the job's further stages need a few.
 func makeRoom(shell string, group int) (full bool) {
-	try := func() bool {
-		err := exec.Command(shell, "-c", ":").Run() //nolint:noctx // ends at once
-		return errors.Is(err, unix.EAGAIN)
-	}
-	if !try() {
+	if hasRoom(shell) {
 		return false
 	}
 	_ = unix.Kill(group, unix.SIGKILL)
-	for deadline := time.Now().Add(roomLimit); try() && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(roomLimit); !hasRoom(shell) && time.Now().Before(deadline); {
 		time.Sleep(20 * time.Millisecond)
+	}
+	return true
+}
+
+// hasRoom starts a few processes. The limit itself is the pod's, and not to be
+// seen from here.
+func hasRoom(shell string) bool {
+	wait, end, err := os.Pipe()
+	if err != nil {
+		return true
+	}
+	defer wait.Close()
+	var started []*exec.Cmd
+	defer func() {
+		end.Close()
+		for _, cmd := range started {
+			_ = cmd.Wait()
+		}
+	}()
+	for range fewProcesses {
+		cmd := exec.Command(shell, "-c", "read x") //nolint:noctx // ends with the pipe
+		cmd.Stdin = wait
+		if err := cmd.Start(); err != nil {
+			return !errors.Is(err, unix.EAGAIN)
+		}
+		started = append(started, cmd)
 	}
 	return true
 }
