@@ -35,6 +35,7 @@ func (s *Stage) saveCaches(ctx context.Context, succeeded bool) error {
 	defer func() { _ = c.close(ctx) }()
 	wanted := func(p *plannedCache) bool { return p.wantedIn(succeeded) && (p.Push || p.Problem != nil) }
 	c.lockfiles(ctx, wanted)
+	refreshes := c.newRefresher(ctx)
 	for i := range c.plans {
 		p := &c.plans[i]
 		switch {
@@ -43,8 +44,9 @@ func (s *Stage) saveCaches(ctx context.Context, succeeded bool) error {
 		case wanted(p):
 			c.saveOne(ctx, p)
 		}
+		refreshes.begin(p.Number)
 	}
-	c.refresh(ctx)
+	refreshes.end()
 	return nil
 }
 
@@ -225,30 +227,50 @@ func (s *saving) complete(ctx context.Context, result *podagent.SaveResult, bega
 	return nil
 }
 
-// refreshLimit bounds what is done for other jobs' sake.
-const refreshLimit = time.Minute
+// Refreshes are for other jobs' sake. This one waits for them no longer than its
+// own saves take, and refreshGrace: the next job tries again.
+const refreshGrace = 5 * time.Second
 
-// refresh has the server write anew what the job has restored, if half of the
-// bucket's lifecycle has gone by since it was written. It waits until now
-// because only now there are credentials to write with, and it is no matter if
-// it fails: the next job tries again.
-func (c *caching) refresh(ctx context.Context) {
-	age := c.Settings.Cache.RefreshAge()
-	if age <= 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, refreshLimit)
-	defer cancel()
-	for name, restored := range c.state.Restored {
-		if time.Since(restored.Modified) < age || !strings.HasPrefix(name, c.space.Dir(c.input.Scope)) {
+// refresher has the server write anew what the job has restored, once it is old
+// enough for the bucket's lifecycle. It works in this stage because only now
+// there are credentials to write with.
+type refresher struct {
+	*caching
+	age    time.Duration
+	ctx    context.Context //nolint:containedctx // outlives each call
+	cancel context.CancelFunc
+	calls  sync.WaitGroup
+}
+
+func (c *caching) newRefresher(ctx context.Context) *refresher {
+	r := &refresher{caching: c, age: c.Settings.Cache.RefreshAge()}
+	r.ctx, r.cancel = context.WithCancel(ctx)
+	return r
+}
+
+// begin refreshes what was restored for a cache of the job, which is not being
+// saved any more.
+func (r *refresher) begin(number int) {
+	for name, restored := range r.state.Restored {
+		if restored.Number != number || r.age <= 0 || time.Since(restored.Modified) < r.age || !strings.HasPrefix(name, r.space.Dir(r.input.Scope)) {
 			continue
 		}
-		object, err := c.bucket.Head(ctx, name)
-		if err != nil {
-			continue
-		}
-		if done, err := c.bucket.Refresh(ctx, object, age); err == nil && done {
-			c.Log.Linef("cache %s: kept for longer: it was last written %s", shown(object.Meta.Key), ago(object.Modified, time.Now()))
-		}
+		r.calls.Go(func() {
+			object, err := r.bucket.Head(r.ctx, name)
+			if err != nil {
+				return
+			}
+			if done, err := r.bucket.Refresh(r.ctx, object, r.age); err == nil && done {
+				r.Log.Linef("cache %s: kept for longer: it was last written %s", shown(object.Meta.Key), ago(object.Modified, time.Now()))
+			}
+		})
 	}
+}
+
+// end waits for what is under way, for a moment.
+func (r *refresher) end() {
+	timer := time.AfterFunc(refreshGrace, r.cancel)
+	defer timer.Stop()
+	r.calls.Wait()
+	r.cancel()
 }

@@ -7,13 +7,11 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
 // Object is an object of the bucket.
@@ -135,48 +133,4 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 		return nil
 	}
 	return err
-}
-
-// maxCopy is what S3 copies in one request.
-const maxCopy = 5 << 30
-
-// Refresh has the server write an object anew if it is older than age, so that
-// the bucket's lifecycle counts from now; it reports whether that was done. An
-// object that somebody else has just refreshed or replaced is left alone
-// without an error. ErrUnsupported means that this server, the bucket's policy
-// or the object's size don't allow it.
-//
-// The object's ETag changes, and with it what presigned reads are pinned to: a
-// restore should be over first, and one in another pod asks for a new URL.
-func (s *Store) Refresh(ctx context.Context, o Object, age time.Duration) (bool, error) {
-	if time.Since(o.Modified) < age {
-		return false, nil
-	}
-	if o.Size > maxCopy {
-		return false, &Error{Op: "refresh", Object: o.Name, Kind: ErrUnsupported, cause: fmt.Sprintf("it has %d bytes, and at most %d can be copied at once", o.Size, int64(maxCopy))}
-	}
-	ctx, cancel := s.boundedLong(ctx)
-	defer cancel()
-	meta := o.Meta
-	meta.Refreshed = time.Now()
-	_, err := s.client.CopyObject(ctx, &s3.CopyObjectInput{
-		Bucket: &s.config.Bucket, Key: &o.Name,
-		CopySource:        aws.String((&url.URL{Path: s.config.Bucket + "/" + o.Name}).EscapedPath()),
-		CopySourceIfMatch: optional(o.ETag),
-		// A copy onto itself has to change something.
-		MetadataDirective: types.MetadataDirectiveReplace,
-		Metadata:          meta.encode(),
-	})
-	err = s.explain(ctx, "refresh", o.Name, err)
-	var e *Error
-	switch {
-	case err == nil:
-		return true, nil
-	case errors.Is(err, ErrExists), errors.Is(err, ErrNotFound):
-		return false, nil
-	case errors.Is(err, ErrCredentials), errors.Is(err, ErrConfig):
-	case errors.As(err, &e) && e.Status >= 400 && e.Status < 500:
-		e.Kind = ErrUnsupported
-	}
-	return false, err
 }

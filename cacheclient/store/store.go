@@ -47,6 +47,9 @@ type Config struct {
 	// PageSize is how many names one answer to a list may hold; 0 means as many
 	// as the server sends, 1,000.
 	PageSize int
+	// CopySize is how much of an object one request has the server copy at most:
+	// 256 MiB.
+	CopySize int64
 	// UserAgent is appended to the SDK's.
 	UserAgent string
 }
@@ -109,6 +112,9 @@ func Open(ctx context.Context, c Config, source Source) (*Store, error) {
 	}
 	if c.Attempts <= 0 {
 		c.Attempts = defaultAttempts
+	}
+	if c.CopySize <= 0 {
+		c.CopySize = defaultCopySize
 	}
 	transport, err := newTransport(c)
 	if err != nil {

@@ -45,6 +45,8 @@ type Upload struct {
 
 const noConditions = "the S3 server does not know conditional writes"
 
+const contentType = "application/zstd"
+
 // CreateUpload begins a multipart upload. The object appears, with this
 // metadata, when it is completed.
 func (s *Store) CreateUpload(ctx context.Context, name string, meta Meta) (Upload, error) {
@@ -53,7 +55,7 @@ func (s *Store) CreateUpload(ctx context.Context, name string, meta Meta) (Uploa
 	meta.upload = rand.Text()
 	out, err := s.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: &s.config.Bucket, Key: &name, Metadata: meta.encode(),
-		ContentType: aws.String("application/zstd"),
+		ContentType: aws.String(contentType),
 	})
 	if err != nil {
 		return Upload{}, s.explain(ctx, "begin upload of", name, err)
@@ -103,7 +105,7 @@ func (s *Store) Put(ctx context.Context, name string, data []byte, meta Meta, mo
 	return s.write(ctx, name, meta.upload, mode, func(condition *string) error {
 		_, err := s.client.PutObject(ctx, &s3.PutObjectInput{
 			Bucket: &s.config.Bucket, Key: &name, Metadata: meta.encode(), IfNoneMatch: condition,
-			Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))), ContentType: aws.String("application/zstd"),
+			Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))), ContentType: aws.String(contentType),
 		})
 		return s.explain(ctx, "write", name, err)
 	})

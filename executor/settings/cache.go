@@ -35,6 +35,9 @@ type Cache struct {
 	// ExpireDays is after how many days the bucket's lifecycle deletes objects;
 	// 0 means that it does not.
 	ExpireDays int `toml:"expire_days"`
+	// RefreshAfter is the age from which an entry that a job uses is written
+	// anew; 0 means half of ExpireDays.
+	RefreshAfter Duration `toml:"refresh_after"`
 }
 
 func defaultCache() Cache {
@@ -59,6 +62,9 @@ func (c *Cache) MaxBytes() int64 {
 // RefreshAge is the age from which an entry that a job uses is written anew, so
 // that the bucket's lifecycle spares it; 0 means never.
 func (c *Cache) RefreshAge() time.Duration {
+	if c.RefreshAfter > 0 {
+		return c.RefreshAfter.D()
+	}
 	return time.Duration(c.ExpireDays) * 24 * time.Hour / 2
 }
 
@@ -81,6 +87,7 @@ func (c *Cache) check(k checker) {
 	_, err := bytesOf(c.MaxSize)
 	k.must(err == nil, "cache.max_size", c.MaxSize, `a size such as "500Mi" or "50Gi"`)
 	k.must(c.MaxFiles > 0, "cache.max_files", strconv.Itoa(c.MaxFiles), "a number above 0")
+	k.between("cache.refresh_after", c.RefreshAfter, 0, 3650*24*time.Hour)
 	k.must(c.ExpireDays >= 0 && c.ExpireDays <= 3650, "cache.expire_days", strconv.Itoa(c.ExpireDays), "a number of days from 0 to 3650")
 }
 

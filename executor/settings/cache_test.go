@@ -18,6 +18,7 @@ func TestCacheChecks(t *testing.T) {
 		{"overflow", `max_size = "9000000000Ti"`, `cache.max_size: found "9000000000Ti", expected a size`},
 		{"files", `max_files = 0`, `cache.max_files: found "0", expected a number above 0`},
 		{"days", `expire_days = -1`, `cache.expire_days: found "-1", expected a number of days`},
+		{"refresh", `refresh_after = "-1h"`, `cache.refresh_after: found "-1h0m0s", expected a duration from 0s`},
 		{"timeout", `timeout = "1s"`, `cache.timeout: found "1s", expected a duration from 10s`},
 		{"switch", `immutable = "yes"`, `cache.immutable: found "yes", expected true or false`},
 	}
@@ -38,6 +39,10 @@ func TestCacheValues(t *testing.T) {
 	}
 	if c := s.Cache; !c.Enabled() || c.MaxBytes() != 3<<20 || c.RefreshAge() != 84*time.Hour {
 		t.Errorf("enabled %v, %d bytes, refresh after %s", c.Enabled(), c.MaxBytes(), c.RefreshAge())
+	}
+	s, err = Parse("f", "[cache]\nbucket = \"ci-caches\"\nrefresh_after = \"72h\"")
+	if err != nil || s.Cache.RefreshAge() != 72*time.Hour {
+		t.Errorf("refresh after %s, %v", s.Cache.RefreshAge(), err)
 	}
 	var none Cache
 	if none.Enabled() {

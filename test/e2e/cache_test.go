@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -218,6 +219,50 @@ func TestCacheIsWrittenOnce(t *testing.T) {
 	if saved != 1 || not != 1 {
 		t.Errorf("%d jobs saved and %d did not, want one each", saved, not)
 	}
+}
+
+// An entry that is used outlives the bucket's lifecycle: it is written anew by
+// the storage, once it is old enough, and by a job that may write it.
+func TestCacheIsKept(t *testing.T) {
+	t.Parallel()
+	prefix := "t" + randomHex()
+	b := cacheBed(t, bed.Settings{"cache": {"refresh_after": quoted("2s"), "prefix": quoted(prefix)}})
+	spec := gitlabsim.JobSpec{
+		Project: project(t, b, map[string]string{"lock": "1"}), Variables: []gitlabsim.Variable{{Key: "LOCKFILES_A", Value: "lock"}},
+		Cache:  []gitlabsim.Cache{{Key: "once-$LOCKFILES_A", Paths: []string{"once"}}, {Key: "same", Paths: []string{"same"}}, {Key: "new", Paths: []string{"new"}}},
+		Script: []string{"echo once > once; echo same > same; date +%N > new"},
+	}
+	runOn(t, b, spec).succeeded(t)
+	client := s3Root(t)
+	object := func(k string) (time.Time, map[string]string) {
+		t.Helper()
+		o, err := client.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String(stackenv.S3Bucket), Key: aws.String(objectOf(t, client, prefix, k))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *o.LastModified, o.Metadata
+	}
+	keys := []string{"once-", "same.", "new."}
+	written := map[string]time.Time{}
+	for _, k := range keys {
+		written[k], _ = object(k)
+		for time.Since(written[k]) < 3*time.Second {
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	spec.Script = []string{"date +%N > new"}
+	o := runOn(t, b, spec)
+	o.succeeded(t, "…: hit: 1 file", "…: kept for longer: it was last written just now", "cache same: hit: 1 file", "cache same: kept for longer",
+		"cache new: hit: 1 file", "cache new: saved: 1 file")
+	o.doesNotLog(t, "cache new: kept for longer")
+	for _, k := range keys {
+		modified, meta := object(k)
+		if !modified.After(written[k]) || (meta["refreshed"] == "") != (k == "new.") {
+			t.Errorf("%s was written at %s and at %s, with %v", k, written[k], modified, meta)
+		}
+	}
+	spec.Script = []string{"test $(cat once) = once; test $(cat same) = same"}
+	runOn(t, b, spec).succeeded(t)
 }
 
 // treeScript makes everything that a cache has to bring back as it was, and

@@ -65,19 +65,20 @@ func whole(key string) string {
 }
 func gone(key string) string { return "test ! -e " + key }
 
-// objectOf finds a key's object in the bucket.
-func objectOf(t *testing.T, client *s3.Client, prefix, key string) string {
+// objectOf finds the object in the bucket whose name starts like that, after all
+// folders.
+func objectOf(t *testing.T, client *s3.Client, prefix, start string) string {
 	t.Helper()
 	out, err := client.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String(stackenv.S3Bucket), Prefix: aws.String(prefix)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, o := range out.Contents {
-		if strings.Contains(*o.Key, "/"+key+".") {
+		if strings.Contains(*o.Key, "/"+start) {
 			return *o.Key
 		}
 	}
-	t.Fatalf("no object of %s", key)
+	t.Fatalf("there is no object %s", start)
 	return ""
 }
 
@@ -85,7 +86,7 @@ func objectOf(t *testing.T, client *s3.Client, prefix, key string) string {
 func spoil(t *testing.T, prefix, key string, change func([]byte) []byte) {
 	t.Helper()
 	client := s3Root(t)
-	name := objectOf(t, client, prefix, key)
+	name := objectOf(t, client, prefix, key+".")
 	out, err := client.GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String(stackenv.S3Bucket), Key: &name})
 	if err != nil {
 		t.Fatal(err)

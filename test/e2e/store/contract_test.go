@@ -418,6 +418,49 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
+// An object that is too large for one request is copied in parts.
+func TestRefreshInParts(t *testing.T) {
+	t.Parallel()
+	onAll(t, func(t *testing.T, server server) {
+		bucket, _ := server.newBucket(t)
+		config := server.config(bucket)
+		config.CopySize = partSize
+		s := open(t, config, store.Fixed(server.credentials()))
+		client := newClient(t)
+		content := data(2*partSize+1000, 6)
+		upload, parts := send(t, s, client, "a b/k", content)
+		_, err := s.Complete(t.Context(), upload, parts, store.Once)
+		must(t, err)
+		before, err := s.Head(t.Context(), "a b/k")
+		must(t, err)
+		done, err := s.Refresh(t.Context(), before, -24*time.Hour)
+		if err != nil && !errors.Is(err, store.ErrUnsupported) {
+			t.Errorf("%v; want it done or not supported", err)
+		}
+		t.Logf("done: %v", done)
+		after, err := s.Head(t.Context(), "a b/k")
+		must(t, err)
+		if done != !after.Meta.Refreshed.IsZero() {
+			t.Errorf("done is %v, but it was refreshed at %v", done, after.Meta.Refreshed)
+		}
+		after.Meta.Refreshed = time.Time{}
+		equalMeta(t, before.Meta, after.Meta)
+		got, err := fetch(t, s, client, after, 0, after.Size)
+		if err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%d bytes that differ, %v", len(got), err)
+		}
+		// Somebody else was quicker.
+		_, err = s.Put(t.Context(), "a b/k", []byte("new"), store.Meta{}, store.Replace)
+		must(t, err)
+		if done, err := s.Refresh(t.Context(), before, -24*time.Hour); done || err != nil && !errors.Is(err, store.ErrUnsupported) {
+			t.Errorf("replaced: %v, %v; want it left alone", done, err)
+		}
+		if o, err := s.Head(t.Context(), "a b/k"); err != nil || o.Size != 3 {
+			t.Errorf("%+v, %v; want the other's", o, err)
+		}
+	})
+}
+
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	onAll(t, func(t *testing.T, server server) {
