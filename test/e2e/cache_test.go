@@ -3,7 +3,6 @@ package e2e
 import (
 	"errors"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -306,5 +305,5 @@ func between(t *testing.T, trace string) string {
 	if !ok || !ok2 || !strings.HasSuffix(text, "linked") {
 		t.Fatal("the log lacks the tree")
 	}
-	return strings.Join(slices.DeleteFunc(strings.SplitAfter(text, "\n"), joblines.Own), "")
+	return joblines.Without(text)
 }

@@ -5,6 +5,7 @@ package joblines
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -64,4 +65,9 @@ func departure(text, want string, at map[int]bool) error {
 			i+same, len(want), text[max(same-40, 0):min(same+40, len(text))], want[max(i+same-40, 0):min(i+same+40, len(want))]))
 	}
 	return fmt.Errorf("%s", strings.Join(found, "; or "))
+}
+
+// Without returns a log of whole lines without podlane's own.
+func Without(log string) string {
+	return strings.Join(slices.DeleteFunc(strings.SplitAfter(log, "\n"), Own), "")
 }
