@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"podlane/test/joblines"
 	"podlane/test/stack/stackenv"
 )
 
@@ -127,7 +128,7 @@ func TestRunTwiceAttaches(t *testing.T) {
 	call(t, dir, "prepare")
 	for range 3 {
 		out, err := shared.Call(t.Context(), dir, "run", script, "build_script")
-		if err == nil || out != "run\n" {
+		if err == nil || joblines.Without(out) != "run\n" {
 			t.Errorf("got %q, %v", out, err)
 		}
 		if code, err := os.ReadFile(filepath.Join(dir, "build_exit_code")); err != nil || string(code) != "5\n" {
