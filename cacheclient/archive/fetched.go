@@ -32,6 +32,13 @@ type fetched struct {
 // release gives a frame's buffer back.
 func (f *fetched) release(frame fetchedFrame) { f.slots <- frame.data }
 
+// drain takes what is still to come, until the fetchers have ended.
+func (f *fetched) drain() {
+	for frame := range f.ready {
+		f.release(frame)
+	}
+}
+
 // span is frames that are fetched as one range.
 type span struct{ first, end int }
 

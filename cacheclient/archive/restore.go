@@ -26,26 +26,20 @@ func Restore(ctx context.Context, root string, x *Index, fetch Fetch, o RestoreO
 		return Summary{}, err
 	}
 	defer top.close()
-	found, err := x.survey(top, o.Allow)
-	if err != nil {
-		return Summary{}, err
-	}
-	if o.Begin != nil {
-		if err := o.Begin(found.created); err != nil {
-			return Summary{}, err
-		}
-	}
 	r := &restorer{
 		tree: &tree{
-			index: x, root: top, survey: found, umask: umask(), owner: defaultOwner(),
+			index: x, root: top, umask: umask(), owner: defaultOwner(),
 			made: make([]atomic.Uint32, len(x.dirs)),
 		},
 		options: o, fetch: fetch, began: began, files: make([]splitFile, len(x.splits)),
 	}
-	if err := r.run(ctx); err != nil {
-		if e := Remove(root, found.created); e != nil {
+	begun, err := r.run(ctx)
+	if begun && err != nil {
+		if e := Remove(root, r.tree.survey.created); e != nil {
 			err = fmt.Errorf("%w (and not all that was restored could be removed: %w)", err, e)
 		}
+	}
+	if err != nil {
 		return Summary{}, err
 	}
 	summary := x.summary
@@ -74,27 +68,41 @@ type restorer struct {
 	files     []splitFile // for each of Index.splits
 }
 
-func (r *restorer) run(ctx context.Context) error {
+// run reports whether it has begun to create anything.
+func (r *restorer) run(ctx context.Context) (begun bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	// The first frames are on their way while we look at what is there.
 	frames := r.fetchAll(ctx, cancel)
+	if err := r.begin(); err != nil {
+		cancel(err)
+		frames.drain()
+		return false, err
+	}
 	var workers sync.WaitGroup
 	for range r.options.Workers {
 		workers.Go(func() {
 			if err := r.work(frames); err != nil {
 				cancel(err)
 			}
-			for f := range frames.ready { // after an error
-				frames.release(f)
-			}
+			frames.drain() // after an error
 		})
 	}
 	workers.Wait()
 	defer r.closeFiles()
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return true, context.Cause(ctx)
 	}
-	return r.tree.finish(ctx)
+	return true, r.tree.finish(ctx)
+}
+
+// begin finds out what will be created, and says so.
+func (r *restorer) begin() (err error) {
+	r.tree.survey, err = r.tree.index.survey(r.tree.root, r.options.Allow)
+	if err == nil && r.options.Begin != nil {
+		err = r.options.Begin(r.tree.survey.created)
+	}
+	return err
 }
 
 // work decodes frames and creates their files.

@@ -47,8 +47,8 @@ func bars(far string) []bar {
 // figure, verdict, reason.
 func (b *bench) verdicts() [][]string {
 	far := ""
-	if n := len(b.proxies); n > 0 {
-		far = b.proxies[n-1].name
+	if n := len(b.server.proxies); n > 0 {
+		far = b.server.proxies[n-1].name
 	}
 	var lines [][]string
 	for _, bar := range bars(far) {

@@ -59,14 +59,14 @@ type options struct {
 // bench is one run of this program.
 type bench struct {
 	options
-	root    string // the checkout
-	dir     string // .local/bench
-	self    string
-	zip     string
-	bucket  bucket
-	proxies []*proxy
-	out     io.Writer
-	rows    []*row
+	root   string // the checkout
+	dir    string // .local/bench
+	self   string
+	zip    string
+	bucket bucket
+	server *server
+	out    io.Writer
+	rows   []*row
 }
 
 func run(ctx context.Context, o options, out io.Writer) error {
@@ -167,7 +167,7 @@ func (b *bench) measureOn(ctx context.Context, d *dataset, target string) error 
 		return nil
 	}
 	if b.far {
-		for _, p := range b.proxies {
+		for _, p := range b.server.proxies {
 			if err := m.restores(ctx, p.name, 0, []string{"podlane", "zip", "tar"}); err != nil {
 				return err
 			}

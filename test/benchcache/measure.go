@@ -40,6 +40,7 @@ type result struct {
 	wall, cpu float64
 	rss       int64   // KiB
 	first     float64 // seconds from the start to the first file, of podlane only
+	server    float64 // CPU seconds of the S3 server meanwhile
 }
 
 // fresh makes a folder for a run.
@@ -95,10 +96,12 @@ func usage(p *os.ProcessState, wall time.Duration) result {
 func (m *measurement) saves(ctx context.Context) error {
 	for range m.runs {
 		for _, subject := range []string{"podlane", "zip", "tar"} {
+			before := m.server.cpu()
 			r, err := m.save(ctx, subject)
 			if err != nil {
 				return fmt.Errorf("save by %s: %w", subject, err)
 			}
+			r.server = m.server.cpu() - before
 			m.add("save", subject, way{}, r)
 		}
 		r, err := m.process(ctx, 0, m.self, "lookup", m.bucket.encode(), m.object.Name)
@@ -195,10 +198,12 @@ func (m *measurement) restores(ctx context.Context, net string, procs int, subje
 			if err != nil {
 				return err
 			}
+			before := m.server.cpu()
 			r, err := m.restore(ctx, subject, dir, net, procs)
 			if err != nil {
 				return fmt.Errorf("restore by %s: %w", subject, err)
 			}
+			r.server = m.server.cpu() - before
 			if subject == "podlane" && i == 0 {
 				if err := m.verify(ctx, dir); err != nil {
 					return err
@@ -215,7 +220,7 @@ func (m *measurement) restores(ctx context.Context, net string, procs int, subje
 
 func (m *measurement) restore(ctx context.Context, subject, dir, net string, procs int) (result, error) {
 	bucket := m.bucket
-	for _, p := range m.proxies {
+	for _, p := range m.server.proxies {
 		if p.name == net {
 			bucket = bucket.at(p.endpoint())
 		}

@@ -45,6 +45,7 @@ type row struct {
 	way
 	Least   float64 `json:"min_wall_s"`
 	First   float64 `json:"first_file_s,omitempty"`
+	Server  float64 `json:"server_cpu_s"`
 	results []result
 }
 
@@ -61,6 +62,7 @@ func (r *row) summarize() {
 	r.N, r.Wall, r.Least = len(walls), median(walls), walls[0]
 	r.CPU = median(of(func(x result) float64 { return x.cpu }))
 	r.RSS = median(of(func(x result) float64 { return float64(x.rss) / 1024 }))
+	r.Server = median(of(func(x result) float64 { return x.server }))
 	r.First = median(of(func(x result) float64 { return x.first }))
 }
 
@@ -111,11 +113,11 @@ func (b *bench) write(name string, rows any) error {
 
 // table has each row with how it relates to the other subjects.
 func (b *bench) table() [][]string {
-	lines := [][]string{{"data", "on", "op", "subject", "way", "wall s", "min", "cpu s", "MB", "/zip", "/tar", "/floor", "cpu/zip"}}
+	lines := [][]string{{"data", "on", "op", "subject", "way", "wall s", "min", "cpu s", "S3's", "MB", "/zip", "/tar", "/floor", "cpu/zip"}}
 	for _, r := range b.rows {
 		line := []string{
 			r.Dataset, r.Target, r.Op, r.Subject, r.way.String(),
-			fmt.Sprintf("%.3f", r.Wall), fmt.Sprintf("%.3f", r.Least), fmt.Sprintf("%.2f", r.CPU), fmt.Sprintf("%.0f", r.RSS),
+			fmt.Sprintf("%.3f", r.Wall), fmt.Sprintf("%.3f", r.Least), fmt.Sprintf("%.2f", r.CPU), fmt.Sprintf("%.2f", r.Server), fmt.Sprintf("%.0f", r.RSS),
 		}
 		for _, ratio := range []float64{b.ratio(r, "zip", wall), b.ratio(r, "tar", wall), b.ratio(r, "floor", wall), b.ratio(r, "zip", cpu)} {
 			text := ""

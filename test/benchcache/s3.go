@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -88,6 +90,7 @@ func startS3(ctx context.Context, b *bench) (*server, error) {
 	if err := s.start(ctx, b); err != nil {
 		return nil, err
 	}
+	b.server = s
 	_, err := b.bucket.client().CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &b.bucket.Name})
 	var mine *types.BucketAlreadyOwnedByYou
 	if err != nil && !errors.As(err, &mine) {
@@ -104,7 +107,6 @@ func startS3(ctx context.Context, b *bench) (*server, error) {
 		}
 		s.proxies = append(s.proxies, p)
 	}
-	b.proxies = s.proxies
 	return s, nil
 }
 
@@ -143,6 +145,20 @@ func (s *server) start(ctx context.Context, b *bench) error {
 		time.Sleep(100 * time.Millisecond)
 	}
 	return errors.Join(errors.New("minio is not ready after a minute"), s.close())
+}
+
+// cpu is the processor time that the server has had so far.
+func (s *server) cpu() float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.process.Process.Pid))
+	_, text, ok := bytes.Cut(text, []byte(") ")) // behind the program's name
+	fields := bytes.Fields(text)
+	if err != nil || !ok || len(fields) < 13 {
+		return 0
+	}
+	const ticks = 100 // a second, on all Linux that Go knows
+	user, _ := strconv.Atoi(string(fields[11]))
+	system, _ := strconv.Atoi(string(fields[12]))
+	return float64(user+system) / ticks
 }
 
 func (s *server) close() error {
