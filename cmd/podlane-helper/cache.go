@@ -51,15 +51,23 @@ const memoryLimit = 96 << 20
 
 // makeRoom raises the limit for a list of names that would fill it: collecting
 // garbage all the time wins nothing.
-func makeRoom(names []string) {
+func makeRoom(at podagent.CachePlace, names []string) {
 	const few = 200_000
 	if limit := debug.SetMemoryLimit(-1); limit == memoryLimit && len(names) > few {
-		size := int64(0)
 		for _, name := range names[few:] {
-			size += int64(len(name)) + 64 // with its place in lists and in the index
+			limit += int64(len(name)) + 64 // with its place in lists and in the index
 		}
-		debug.SetMemoryLimit(limit + size)
+		debug.SetMemoryLimit(min(limit, ownMemory(at)))
 	}
+}
+
+// ownMemory is how much of the container's memory garbage may fill before it is
+// collected: it must not be what ends the container.
+func ownMemory(at podagent.CachePlace) int64 {
+	if at.Memory <= 0 {
+		return math.MaxInt64
+	}
+	return int64(at.Memory) * 3 / 4
 }
 
 // cacheWorker brings archives, transfers and the session together.
@@ -93,9 +101,8 @@ func (cacheWorker) Undo(_ context.Context, at podagent.CachePlace) (int, error) 
 
 // Do implements podagent.CacheWorker.
 func (w cacheWorker) Do(ctx context.Context, at podagent.CachePlace, order podagent.CacheOrder, link podagent.CacheLink) (done podagent.CacheDone, err error) {
-	if at.Memory > 0 {
-		// What has become garbage must not be what ends the container.
-		debug.SetMemoryLimit(int64(at.Memory) * 3 / 4)
+	if own := ownMemory(at); own < debug.SetMemoryLimit(-1) {
+		debug.SetMemoryLimit(own)
 	}
 	switch {
 	case order.Lockfiles != nil:
@@ -301,7 +308,7 @@ func (w cacheWorker) save(ctx context.Context, at podagent.CachePlace, o *podage
 	if len(found.Paths) == 0 {
 		return &podagent.SaveResult{Empty: true, Notes: found.Notes}, nil
 	}
-	makeRoom(found.Paths)
+	makeRoom(at, found.Paths)
 	if o.Unless != "" {
 		fingerprint, err := archive.Fingerprint(ctx, at.Project, found.Paths)
 		if err != nil {
