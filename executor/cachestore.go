@@ -5,7 +5,9 @@ import (
 
 	"podlane/cacheclient/store"
 	"podlane/executor/settings"
+	"podlane/internal/redact"
 	"podlane/internal/version"
+	"podlane/vaultauth"
 )
 
 // openBucket prepares access to the caches' bucket.
@@ -44,6 +46,28 @@ func (s *Stage) cacheSource(role settings.VaultRole) store.Source {
 		if err != nil {
 			return store.Credentials{}, err
 		}
-		return store.Credentials{AccessKey: c.AccessKey, SecretKey: c.SecretKey, SessionToken: c.SessionToken, Expires: c.Expires}, nil
+		return storeCredentials(c), nil
 	}
+}
+
+func storeCredentials(c vaultauth.S3Credential) store.Credentials {
+	return store.Credentials{AccessKey: c.AccessKey, SecretKey: c.SecretKey, SessionToken: c.SessionToken, Expires: c.Expires}
+}
+
+// PersonsSource is where credentials for the bucket come from for a person: with
+// a Vault token of theirs from Vault, without one by the AWS SDK's own ways.
+func PersonsSource(s *settings.Settings, token redact.Secret, secrets *redact.Set, warnf func(string, ...any)) (store.Source, error) {
+	role := s.Vault.CacheAdmin
+	if token.IsZero() || !s.Vault.Enabled() || role.Role == "" {
+		return store.DefaultChain, nil
+	}
+	client, err := vaultClient(&s.Vault, secrets, warnf)
+	if err != nil {
+		return nil, err
+	}
+	session := client.OwnToken(token)
+	return func(ctx context.Context) (store.Credentials, error) {
+		c, err := session.S3(ctx, role.Mount, role.Role, role.TTL.D())
+		return storeCredentials(c), err
+	}, nil
 }

@@ -51,13 +51,7 @@ func (s *Stage) openCredentials() (*credentials, error) {
 	}
 	c := &credentials{settings: s.Settings, facts: responseFacts(s.Job), sessions: map[string]*vaultauth.Session{}}
 	var err error
-	c.client, err = vaultauth.New(vaultauth.Config{
-		Address: v.Address, Namespace: v.Namespace,
-		CAFile: v.CAFile, CertFile: v.CertFile, KeyFile: v.KeyFile, ServerName: v.ServerName,
-		AuthMount: v.AuthMount, Timeout: v.RequestTimeout.D(), RetryBudget: v.RetryBudget.D(),
-		UserAgent: "podlane/" + version.String(), Redact: s.Secrets,
-	}, s.Log.Warnf)
-	if err != nil {
+	if c.client, err = vaultClient(v, s.Secrets, s.Log.Warnf); err != nil {
 		return nil, err
 	}
 	if !s.SealKey.IsZero() && s.StateDir != "" {
@@ -72,6 +66,15 @@ func (s *Stage) openCredentials() (*credentials, error) {
 		err = jobError(err)
 	}
 	return c, err
+}
+
+func vaultClient(v *settings.Vault, secrets *redact.Set, warnf func(string, ...any)) (*vaultauth.Client, error) {
+	return vaultauth.New(vaultauth.Config{
+		Address: v.Address, Namespace: v.Namespace,
+		CAFile: v.CAFile, CertFile: v.CertFile, KeyFile: v.KeyFile, ServerName: v.ServerName,
+		AuthMount: v.AuthMount, Timeout: v.RequestTimeout.D(), RetryBudget: v.RetryBudget.D(),
+		UserAgent: "podlane/" + version.String(), Redact: secrets,
+	}, warnf)
 }
 
 // sealIdentity binds what stages leave for each other to one attempt at one job.

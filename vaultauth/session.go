@@ -50,6 +50,7 @@ type Session struct {
 	store   *Store
 	now     func() time.Time
 
+	own    *token        // of a person who has logged in: see OwnToken
 	turn   chan struct{} // held while a request is under way
 	loaded bool
 	state  roleState
@@ -69,6 +70,13 @@ func Open(o Options) *Session {
 		s.claims, s.badID = DecodeIDToken(o.IDToken)
 	}
 	return s
+}
+
+// OwnToken is a session of a person who has logged in to Vault: their token is
+// used as it is, and neither renewed nor replaced nor revoked.
+func (c *Client) OwnToken(t redact.Secret) *Session {
+	c.redact.Add(t)
+	return &Session{client: c, own: &token{Secret: t}, now: time.Now, turn: make(chan struct{}, 1)}
 }
 
 // TokenInfo is what may be told about a Vault token.
@@ -180,6 +188,9 @@ func (s *Session) canLogin(d time.Duration) bool {
 // authorised returns a token to be used now, and whether this call got it from
 // Vault. The order is Session's.
 func (s *Session) authorised(ctx context.Context) (*token, bool, error) {
+	if s.own != nil {
+		return s.own, false, nil
+	}
 	s.load()
 	if t := s.state.Token; t != nil && t.fresh(s.now()) {
 		return t, false, nil
@@ -277,6 +288,11 @@ func (s *Session) with(ctx context.Context, r request) (*answer, error) {
 			case err == nil:
 				return ans, nil
 			case !errors.As(err, &e):
+				return nil, backoff.Permanent(err)
+			case s.own != nil:
+				if e.Status == http.StatusForbidden {
+					e.Hint = "your token's policies do not allow it, or it has ended: vault login"
+				}
 				return nil, backoff.Permanent(err)
 			case e.Status == http.StatusForbidden && !replaced && (!isNew || !t.alive(s.now())) && s.canLogin(0):
 				replaced = true

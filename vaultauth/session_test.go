@@ -430,6 +430,25 @@ func TestManyRequestsOfOneSessionAtOnce(t *testing.T) {
 	}
 }
 
+// A person's own token is used as it is, whatever comes.
+func TestOwnToken(t *testing.T) {
+	t.Parallel()
+	j := newJob(t, newWire(t), nil)
+	j.wire.tokens["hvs.of-a-person"] = true
+	person := j.client.OwnToken(redact.New("hvs.of-a-person"))
+	if c, err := person.S3(t.Context(), "aws", "admin", 0); err != nil || c.SecretKey.IsZero() {
+		t.Errorf("got %v, %v", c, err)
+	}
+	if err := person.Revoke(t.Context()); err != nil {
+		t.Error(err)
+	}
+	_, err := j.client.OwnToken(redact.New("hvs.of-nobody")).S3(t.Context(), "aws", "admin", 0)
+	checkError(t, err, Denied, "get S3 credentials from vault, role admin of aws: permission denied", "your token's policies", "vault login")
+	if got, want := j.wire.requests(), []string{"aws/sts/admin", "aws/sts/admin"}; !slices.Equal(got, want) {
+		t.Errorf("asked for %v, want %v", got, want)
+	}
+}
+
 func TestCan(t *testing.T) {
 	t.Parallel()
 	j := newJob(t, newWire(t), nil)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"podlane/cacheclient/key"
+	"podlane/executor"
 	"podlane/executor/cacheadmin"
 	"podlane/executor/settings"
 	"podlane/internal/joblog"
@@ -26,9 +27,10 @@ func (a *app) cacheCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cache",
 		Short: "Look at caches, fetch and remove them",
-		Long: `Works on the bucket that the settings name, with AWS credentials of the caller's
-own: AWS_ACCESS_KEY_ID and its siblings, AWS_PROFILE, or what else the AWS SDK
-finds. See docs/cache-admin.md.`,
+		Long: `Works on the bucket that the settings name, with credentials of the caller's own:
+AWS_ACCESS_KEY_ID or AWS_PROFILE; else, where the settings have a Vault, those
+that it gives for VAULT_TOKEN or the token in ~/.vault-token; else what the AWS
+SDK finds. See docs/cache-admin.md.`,
 	}
 	cmd.PersistentFlags().BoolVar(&c.json, "json", false, "write JSON")
 	cmd.PersistentFlags().Int64Var(&c.filter.Project, "project", 0, "only caches of the project with that `id`")
@@ -52,11 +54,24 @@ func (c *cacheCommands) open(ctx context.Context) (*cacheadmin.Admin, error) {
 	default:
 		return nil, fmt.Errorf("--scope is %q, expected %q or %q", c.scope, key.Protected, key.Unprotected)
 	}
-	s, err := settings.Load(c.config)
+	return c.bucket(ctx)
+}
+
+// bucket opens the bucket with the caller's own credentials.
+func (a *app) bucket(ctx context.Context) (*cacheadmin.Admin, error) {
+	s, err := settings.Load(a.config)
 	if err != nil {
 		return nil, err
 	}
-	return cacheadmin.Open(ctx, s.Cache, "podlane/"+version.String(), http.ProxyFromEnvironment)
+	token, err := a.env.person.vaultToken()
+	if err != nil {
+		return nil, err
+	}
+	source, err := executor.PersonsSource(&s, token, a.secrets, joblog.New(a.stderr).Warnf)
+	if err != nil {
+		return nil, err
+	}
+	return cacheadmin.Open(ctx, s.Cache, source, "podlane/"+version.String(), http.ProxyFromEnvironment)
 }
 
 // with runs a command on the bucket.

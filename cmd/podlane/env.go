@@ -1,7 +1,11 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -32,6 +36,32 @@ type environment struct {
 	runnerVariables gitlab.Variables
 	// otlp is OpenTelemetry's share of the environment.
 	otlp trace.Environment
+	// person is for commands that people call, and for no stage.
+	person person
+}
+
+// person is what the environment says about whoever calls podlane by hand.
+type person struct {
+	token redact.Secret
+	home  string
+	// aws is set if they have chosen AWS credentials.
+	aws bool
+}
+
+// vaultToken is the person's: VAULT_TOKEN, or what `vault login` has left. There
+// is none for who has chosen AWS credentials, or never logged in.
+func (p person) vaultToken() (redact.Secret, error) {
+	switch {
+	case p.aws:
+		return redact.Secret{}, nil
+	case !p.token.IsZero() || p.home == "":
+		return p.token, nil
+	}
+	text, err := os.ReadFile(filepath.Join(p.home, ".vault-token"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return redact.Secret{}, fmt.Errorf("read your Vault token: %w", err)
+	}
+	return redact.New(strings.TrimSpace(string(text))), nil
 }
 
 func readEnvironment(environ []string) environment {
@@ -46,6 +76,12 @@ func readEnvironment(environ []string) environment {
 			continue
 		}
 		switch key {
+		case "VAULT_TOKEN":
+			env.person.token = redact.New(value)
+		case "HOME":
+			env.person.home = value
+		case "AWS_ACCESS_KEY_ID", "AWS_PROFILE":
+			env.person.aws = env.person.aws || value != ""
 		case "PODLANE_CONFIG":
 			env.config = value
 		case api.JobResponseFileVariable:

@@ -26,15 +26,15 @@ type Admin struct {
 }
 
 // Open finds the bucket in the settings; Close it. Credentials are the caller's
-// own: what the AWS SDK finds in its environment.
-func Open(ctx context.Context, c settings.Cache, userAgent string, proxy func(*http.Request) (*url.URL, error)) (*Admin, error) {
+// own: see executor.PersonsSource.
+func Open(ctx context.Context, c settings.Cache, credentials store.Source, userAgent string, proxy func(*http.Request) (*url.URL, error)) (*Admin, error) {
 	if !c.Enabled() {
 		return nil, errors.New("the settings name no cache.bucket: there are no caches")
 	}
 	s, err := store.Open(ctx, store.Config{
 		Endpoint: c.Endpoint, Region: c.Region, Bucket: c.Bucket, PathStyle: c.PathStyle, CAFile: c.CAFile,
 		UserAgent: userAgent, Proxy: proxy,
-	}, store.DefaultChain)
+	}, credentials)
 	if err != nil {
 		return nil, err
 	}

@@ -43,6 +43,9 @@ type Vault struct {
 	// CacheRead and CacheWrite are for podlane's own access to the cache.
 	CacheRead  VaultRole `toml:"cache_read"`
 	CacheWrite VaultRole `toml:"cache_write"`
+	// CacheAdmin is for people who look after caches, with a Vault token of
+	// their own: it has no auth_role, and no placeholders.
+	CacheAdmin VaultRole `toml:"cache_admin"`
 }
 
 // VaultRole is one use of Vault: which role to log in with, and what to ask
@@ -81,6 +84,7 @@ func defaultVault() Vault {
 		Kubernetes:     VaultRole{AuthRole: "podlane", Mount: "kubernetes", Role: "podlane", TTL: Duration(20 * time.Minute)},
 		CacheRead:      VaultRole{AuthRole: "podlane-cache-read", Mount: "aws", Role: "podlane-cache-read-{project_id}-{scope}", TTL: Duration(20 * time.Minute)},
 		CacheWrite:     VaultRole{AuthRole: "podlane-cache-write-{scope}", Mount: "aws", Role: "podlane-cache-write-{project_id}-{scope}", TTL: Duration(20 * time.Minute)},
+		CacheAdmin:     VaultRole{Mount: "aws", Role: "podlane-cache-admin", TTL: Duration(20 * time.Minute)},
 	}
 }
 
@@ -110,11 +114,16 @@ func (v *Vault) check(c checker) {
 	for _, use := range []struct {
 		key string
 		VaultRole
-	}{{"vault.kubernetes", v.Kubernetes}, {"vault.cache_read", v.CacheRead}, {"vault.cache_write", v.CacheWrite}} {
+	}{{"vault.kubernetes", v.Kubernetes}, {"vault.cache_read", v.CacheRead}, {"vault.cache_write", v.CacheWrite}, {"vault.cache_admin", v.CacheAdmin}} {
 		if use.Role == "" {
 			continue
 		}
-		c.pattern(use.key+".auth_role", use.AuthRole)
+		if use.key == "vault.cache_admin" {
+			c.must(use.AuthRole == "", use.key+".auth_role", use.AuthRole, "nothing: people log in themselves")
+			c.must(!placeholder.MatchString(use.Mount+use.Role), use.key+".role", use.Role, "no placeholders: there is no job that could fill them")
+		} else {
+			c.pattern(use.key+".auth_role", use.AuthRole)
+		}
 		c.pattern(use.key+".mount", use.Mount)
 		c.pattern(use.key+".role", use.Role)
 		c.between(use.key+".ttl", use.TTL, 10*time.Second, 24*time.Hour)

@@ -21,6 +21,8 @@ func TestParseReportsWrongVaultAndGrants(t *testing.T) {
 		{"placeholder", "[vault.kubernetes]\nrole = \"x-{user}\"", `f:2: vault.kubernetes.role: found "x-{user}", expected one of the placeholders {environment}, {job_id}`},
 		{"namespace's placeholder", "[vault.kubernetes]\nnamespace = \"ci-{user}\"", `f:2: vault.kubernetes.namespace: found "ci-{user}", expected one of the placeholders`},
 		{"namespace of a cache", "[vault.cache_read]\nnamespace = \"ci\"", `f:2: vault.cache_read.namespace: found "ci", expected nothing: this key is for vault.kubernetes alone`},
+		{"login of people", "[vault.cache_admin]\nauth_role = \"r\"", `f:2: vault.cache_admin.auth_role: found "r", expected nothing: people log in themselves`},
+		{"jobs of people", "[vault.cache_admin]\nrole = \"r-{scope}\"", `f:2: vault.cache_admin.role: found "r-{scope}", expected no placeholders`},
 		{"ttl", "[vault.cache_read]\nttl = \"1s\"", `f:2: vault.cache_read.ttl: found "1s", expected a duration from 10s to 24h0m0s`},
 		{"http API server", "[kubernetes]\nserver = \"http://k8s\"", `f:2: kubernetes.server: found "http://k8s", expected a URL such as "https://`},
 		{"grants without Vault", "[[grants]]\nname = \"g\"\nkind = \"aws\"\nrole = \"r\"\nauth_role = \"a\"\nmount = \"m\"", `f:2: grants[1].name: found "g", expected vault.address to be set`},

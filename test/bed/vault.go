@@ -94,6 +94,22 @@ func (v *Vault) script(ctx context.Context, options []string) error {
 	return nil
 }
 
+// PersonsToken is one that a person would have who has some of the policies that
+// scripts/vault-bootstrap makes, by what their names end with: "-cache-admin".
+func (v *Vault) PersonsToken(ctx context.Context, policies ...string) (string, error) {
+	names := []string{"default"}
+	for _, policy := range policies {
+		names = append(names, "podlane-"+v.name+policy)
+	}
+	var answer struct {
+		Auth struct {
+			ClientToken string `json:"client_token"`
+		}
+	}
+	err := v.API(ctx, http.MethodPost, "auth/token/create", map[string]any{"policies": names, "ttl": "10m"}, &answer)
+	return answer.Auth.ClientToken, err
+}
+
 // StoreSecret writes a secret of the KV engine, which a grant of kind kv can
 // give: such a grant makes the mount.
 func (v *Vault) StoreSecret(ctx context.Context, path string, fields map[string]string) error {
@@ -114,6 +130,7 @@ func (v *Vault) settings() Settings {
 		"vault.kubernetes":  {"mount": quote(v.Mounts.Kubernetes)},
 		"vault.cache_read":  {"mount": quote(v.Mounts.AWS)},
 		"vault.cache_write": {"mount": quote(v.Mounts.AWS)},
+		"vault.cache_admin": {"mount": quote(v.Mounts.AWS)},
 	}
 }
 

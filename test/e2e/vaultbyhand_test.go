@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"podlane/test/bed"
+	"podlane/test/gitlabsim"
 	"podlane/test/stack/stackenv"
 )
 
@@ -103,5 +104,57 @@ func TestVaultIDTokenThatEnded(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(a.dir, "vault*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("cleanup has left %v, %v", left, err)
+	}
+}
+
+// People look after caches with a Vault token of their own.
+func TestCachesOfAPersonWithVault(t *testing.T) {
+	t.Parallel()
+	needsStack(t)
+	b := shared
+	p := project(t, b, nil)
+	run(t, gitlabsim.JobSpec{
+		Project: p, Script: []string{"echo x > deps"}, Cache: []gitlabsim.Cache{{Key: "deps", Paths: []string{"deps"}}},
+	}).succeeded(t, "cache deps: saved")
+	token := func(policies ...string) string {
+		t.Helper()
+		token, err := b.Vault.PersonsToken(t.Context(), policies...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets.Know(token)
+		return token
+	}
+	home := t.TempDir()
+	if err := os.WriteFile(filepath.Join(home, ".vault-token"), []byte(token("-cache-admin")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	call := func(env []string, args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), b.Podlane, append([]string{"cache", "--project", strconv.FormatInt(p.ID, 10)}, args...)...)
+		cmd.Env = append(env, "PODLANE_CONFIG="+b.Config, "PATH="+os.Getenv("PATH"))
+		out, err := cmd.CombinedOutput()
+		secrets.Text("output of podlane", args[0], string(out))
+		return string(out), err
+	}
+	for name, env := range map[string][]string{
+		"VAULT_TOKEN":    {"VAULT_TOKEN=" + token("-cache-admin"), "VAULT_ADDR=http://127.0.0.1:9", "HOME=/nowhere"},
+		"~/.vault-token": {"HOME=" + home},
+	} {
+		if out, err := call(env, "ls"); err != nil || !strings.Contains(out, "deps") {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+	if out, err := call([]string{"VAULT_TOKEN=" + token()}, "ls"); err == nil || !strings.Contains(out, "your token's policies do not allow it") {
+		t.Errorf("without the policy: %v: %s", err, out)
+	}
+	// Who has chosen AWS credentials is taken at their word.
+	if out, err := call([]string{"HOME=" + home, "AWS_ACCESS_KEY_ID=nobody", "AWS_SECRET_ACCESS_KEY=nothing"}, "ls"); err == nil || !strings.Contains(out, "InvalidAccessKeyId") {
+		t.Errorf("with AWS credentials: %v: %s", err, out)
+	}
+	if out, err := call([]string{"HOME=" + home}, "rm", "deps", "--yes"); err != nil {
+		t.Errorf("rm: %v: %s", err, out)
+	}
+	if objects, err := b.S3.Objects(t.Context(), b.S3.Prefix+strconv.FormatInt(p.ID, 10)+"/"); err != nil || len(objects) > 0 {
+		t.Errorf("rm has left %v, %v", objects, err)
 	}
 }
