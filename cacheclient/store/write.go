@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"iter"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -95,6 +96,48 @@ func (s *Store) Abort(ctx context.Context, u Upload) error {
 		return nil
 	}
 	return err
+}
+
+// Unfinished is an upload that was neither completed nor aborted.
+type Unfinished struct {
+	Upload
+	Begun time.Time
+}
+
+// Uploads returns those of objects whose names start with prefix. It ends after
+// the first error. MinIO names none, and takes them away by itself after a day.
+func (s *Store) Uploads(ctx context.Context, prefix string) iter.Seq2[Unfinished, error] {
+	return func(yield func(Unfinished, error) bool) {
+		ask := s3.ListMultipartUploadsInput{Bucket: &s.config.Bucket, Prefix: &prefix}
+		for {
+			page, err := s.uploads(ctx, &ask)
+			if err != nil {
+				yield(Unfinished{}, err)
+				return
+			}
+			for _, u := range page.Uploads {
+				if !yield(Unfinished{Upload{Object: aws.ToString(u.Key), ID: aws.ToString(u.UploadId)}, aws.ToTime(u.Initiated)}, nil) {
+					return
+				}
+			}
+			if !aws.ToBool(page.IsTruncated) {
+				return
+			}
+			ask.KeyMarker, ask.UploadIdMarker = page.NextKeyMarker, page.NextUploadIdMarker
+		}
+	}
+}
+
+func (s *Store) uploads(ctx context.Context, ask *s3.ListMultipartUploadsInput) (*s3.ListMultipartUploadsOutput, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	page, err := s.client.ListMultipartUploads(ctx, ask)
+	err = s.explain(ctx, "list uploads of", *ask.Prefix, err)
+	var e *Error
+	if errors.As(err, &e) && errors.Is(e, ErrDenied) {
+		e.Hint = "that needs s3:ListBucketMultipartUploads for the bucket"
+	}
+	return page, err
 }
 
 // Put writes a small object in one request.

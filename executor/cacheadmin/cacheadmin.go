@@ -76,12 +76,8 @@ func (a *Admin) List(ctx context.Context, f Filter) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	prefix := a.prefix
-	if prefix != "" {
-		prefix += "/"
-	}
 	var entries []Entry
-	for o, err := range a.store.List(ctx, prefix) {
+	for o, err := range a.store.List(ctx, a.dir()) {
 		if err != nil {
 			return nil, err
 		}
@@ -110,6 +106,42 @@ func (f Filter) matches(e key.Entry, o store.Object, want *key.Want) bool {
 		(f.Scope == "" || e.Scope == f.Scope) &&
 		(want == nil || want.Matches(e)) &&
 		(f.Before.IsZero() || o.Modified.Before(f.Before))
+}
+
+// Upload is one that its job has left unfinished.
+type Upload struct {
+	Object  string
+	Project int64
+	Begun   time.Time
+
+	upload store.Upload
+}
+
+// Uploads returns those that were begun before a time.
+func (a *Admin) Uploads(ctx context.Context, before time.Time) ([]Upload, error) {
+	var uploads []Upload
+	for u, err := range a.store.Uploads(ctx, a.dir()) {
+		if err != nil {
+			return uploads, err
+		}
+		parsed, err := key.ParseObject(a.prefix, u.Object)
+		if err != nil || !u.Begun.Before(before) {
+			continue // somebody else's, or still under way
+		}
+		uploads = append(uploads, Upload{Object: u.Object, Project: parsed.Project, Begun: u.Begun, upload: u.Upload})
+	}
+	return uploads, nil
+}
+
+// Abort ends an upload and frees what it holds.
+func (a *Admin) Abort(ctx context.Context, u Upload) error { return a.store.Abort(ctx, u.upload) }
+
+// dir is what all names of caches start with.
+func (a *Admin) dir() string {
+	if a.prefix == "" {
+		return ""
+	}
+	return a.prefix + "/"
 }
 
 // One returns the only entry that name and filter mean: name is an object's

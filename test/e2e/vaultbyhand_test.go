@@ -130,28 +130,32 @@ func TestCachesOfAPersonWithVault(t *testing.T) {
 		t.Fatal(err)
 	}
 	call := func(env []string, args ...string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), b.Podlane, append([]string{"cache", "--project", strconv.FormatInt(p.ID, 10)}, args...)...)
+		cmd := exec.CommandContext(t.Context(), b.Podlane, args...)
 		cmd.Env = append(env, "PODLANE_CONFIG="+b.Config, "PATH="+os.Getenv("PATH"))
 		out, err := cmd.CombinedOutput()
 		secrets.Text("output of podlane", args[0], string(out))
 		return string(out), err
 	}
+	mine := "--project=" + strconv.FormatInt(p.ID, 10)
 	for name, env := range map[string][]string{
 		"VAULT_TOKEN":    {"VAULT_TOKEN=" + token("-cache-admin"), "VAULT_ADDR=http://127.0.0.1:9", "HOME=/nowhere"},
 		"~/.vault-token": {"HOME=" + home},
 	} {
-		if out, err := call(env, "ls"); err != nil || !strings.Contains(out, "deps") {
+		if out, err := call(env, "cache", "ls", mine); err != nil || !strings.Contains(out, "deps") {
 			t.Errorf("%s: %v: %s", name, err, out)
 		}
 	}
-	if out, err := call([]string{"VAULT_TOKEN=" + token()}, "ls"); err == nil || !strings.Contains(out, "your token's policies do not allow it") {
+	if out, err := call([]string{"VAULT_TOKEN=" + token()}, "cache", "ls", mine); err == nil || !strings.Contains(out, "your token's policies do not allow it") {
 		t.Errorf("without the policy: %v: %s", err, out)
 	}
 	// Who has chosen AWS credentials is taken at their word.
-	if out, err := call([]string{"HOME=" + home, "AWS_ACCESS_KEY_ID=nobody", "AWS_SECRET_ACCESS_KEY=nothing"}, "ls"); err == nil || !strings.Contains(out, "InvalidAccessKeyId") {
+	if out, err := call([]string{"HOME=" + home, "AWS_ACCESS_KEY_ID=nobody", "AWS_SECRET_ACCESS_KEY=nothing"}, "cache", "ls", mine); err == nil || !strings.Contains(out, "InvalidAccessKeyId") {
 		t.Errorf("with AWS credentials: %v: %s", err, out)
 	}
-	if out, err := call([]string{"HOME=" + home}, "rm", "deps", "--yes"); err != nil {
+	if out, err := call([]string{"HOME=" + home}, "gc", "--uploads", "--kubeconfig", b.AdminKubeconfig()); err != nil {
+		t.Errorf("gc --uploads: %v: %s", err, out)
+	}
+	if out, err := call([]string{"HOME=" + home}, "cache", "rm", "deps", mine, "--yes"); err != nil {
 		t.Errorf("rm: %v: %s", err, out)
 	}
 	if objects, err := b.S3.Objects(t.Context(), b.S3.Prefix+strconv.FormatInt(p.ID, 10)+"/"); err != nil || len(objects) > 0 {

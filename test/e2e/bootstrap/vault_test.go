@@ -250,12 +250,33 @@ func TestCacheRoles(t *testing.T) {
 			for _, role := range []string{
 				fmt.Sprintf(tt.role, others.ID),
 				strings.Replace(fmt.Sprintf(tt.role, mine.ID), "read", "write", 1) + "x",
+				"podlane-cache-admin",
 				fmt.Sprintf("podlane-cache-write-%d-%s", mine.ID, map[bool]string{true: "unprotected", false: "protected"}[tt.protectedRef]),
 			} {
 				_, err := credentials(t.Context(), vault, role)
 				refused(t, role, err, 403, "permission denied")
 			}
 		})
+	}
+}
+
+// People see and remove all caches, and write none.
+func TestCacheAdminRole(t *testing.T) {
+	t.Parallel()
+	token, err := shared.Vault.PersonsToken(t.Context(), "-cache-admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := credentials(t.Context(), vaultserver.Client{Address: shared.Vault.Address, Token: token}, "podlane-cache-admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := shared.S3.ClientWith(found)
+	if got := can(t, client, shared.S3.Prefix+"7/protected/"+t.Name()+"/"); got != "lrd" {
+		t.Errorf("in a cache: can %q, want lrd", got)
+	}
+	if got := can(t, client, "elsewhere/"+t.Name()+"/"); got != "" {
+		t.Errorf("beside the caches: can %q", got)
 	}
 }
 

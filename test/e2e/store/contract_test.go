@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -184,6 +185,42 @@ func TestPresignedUploadAndDownload(t *testing.T) {
 			}
 		}
 		must(t, s.Abort(t.Context(), upload))
+	})
+}
+
+// What a job leaves that dies while it saves can be found and taken away.
+func TestUnfinishedUploads(t *testing.T) {
+	t.Parallel()
+	onAll(t, func(t *testing.T, server server) {
+		_, s := server.newBucket(t)
+		const name = "p/0a/1/protected/unfinished"
+		first, err := s.CreateUpload(t.Context(), name, store.Meta{})
+		must(t, err)
+		second, err := s.CreateUpload(t.Context(), name, store.Meta{})
+		must(t, err)
+		// MinIO finds those of a whole name only.
+		found := func() (ids []string) {
+			for u, err := range s.Uploads(t.Context(), name) {
+				must(t, err)
+				if u.Object != name || u.Begun.IsZero() {
+					t.Errorf("found %+v", u)
+				}
+				ids = append(ids, u.ID)
+			}
+			slices.Sort(ids)
+			return ids
+		}
+		want := []string{first.ID, second.ID}
+		slices.Sort(want)
+		if got := found(); !slices.Equal(got, want) {
+			t.Errorf("found %v, want %v", got, want)
+		}
+		for _, id := range found() {
+			must(t, s.Abort(t.Context(), store.Upload{Object: name, ID: id}))
+		}
+		if got := found(); len(got) > 0 {
+			t.Errorf("found %v after they were aborted", got)
+		}
 	})
 }
 
