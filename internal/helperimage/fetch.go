@@ -49,7 +49,8 @@ func (s Source) Tree(ctx context.Context, lock Lock, arch string) ([]image.Entry
 	if packages == nil {
 		return nil, fmt.Errorf("the lock file has no packages for %s", arch)
 	}
-	return compose(packages), nil
+	tree := compose(packages)
+	return tree, checkLibraries(tree)
 }
 
 // Key is different for different trees.

@@ -375,6 +375,26 @@ func TestDamagedPackages(t *testing.T) {
 	}
 }
 
+// A package that we do without must not be one that a program needs.
+func TestProgramsHaveTheirLibraries(t *testing.T) {
+	const program = "/bin/bash"
+	content, err := os.ReadFile(program)
+	if err != nil {
+		t.Skip("this machine has no ", program)
+	}
+	debs := packages(t)
+	debs["bash"] = debOf(t, "bash", file{name: "./usr/bin/bash", kind: tar.TypeReg, content: string(content), mode: 0o755})
+	source, lock := mirror(t, debs)
+	if _, err := source.Tree(t.Context(), lock, "amd64"); err == nil || !strings.Contains(err.Error(), "usr/bin/bash needs libc.so.6, which is not in the image") {
+		t.Errorf("got %v", err)
+	}
+	debs["libc6"] = debOf(t, "libc6", file{name: "./lib/libc.so.6", kind: tar.TypeReg}, file{name: "./lib/libtinfo.so.6", kind: tar.TypeSymlink, link: "libtinfo.so.6.4"})
+	source, lock = mirror(t, debs)
+	if _, err := source.Tree(t.Context(), lock, "amd64"); err != nil {
+		t.Error(err)
+	}
+}
+
 // A path in a package cannot leave the image.
 func TestPathsStayInTheImage(t *testing.T) {
 	for name, want := range map[string]string{"./lib/x": "usr/lib/x", "../../etc/passwd": "etc/passwd", "./": ".", "/sbin/x": "usr/sbin/x", "./library": "library"} {

@@ -4,6 +4,10 @@
 package helperimage
 
 import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"path"
@@ -14,7 +18,7 @@ import (
 )
 
 // recipe is part of Key: raise it when the same packages give other files.
-const recipe = "1"
+const recipe = "2"
 
 // Suite is the release of Debian that packages are taken from, and suiteVersion
 // its number.
@@ -63,11 +67,11 @@ var applets = []string{
 // Home is everybody's: the image works as any user.
 const Home = "/home/podlane"
 
-// gitconfig lets git work in a folder of another user, which the checkout may
-// be, and knows large files without a set-up for each repository.
-const gitconfig = `[safe]
-	directory = *
-[filter "lfs"]
+// gitconfig knows large files without a set-up for each repository. It trusts no
+// checkout of another user: what a job writes into its .git/config must not run
+// as root here. podlane runs git as the build container's user, whose checkout it
+// is.
+const gitconfig = `[filter "lfs"]
 	clean = git-lfs clean -- %f
 	smudge = git-lfs smudge -- %f
 	process = git-lfs filter-process
@@ -137,6 +141,32 @@ func withoutTwins(entries []image.Entry) []image.Entry {
 		}
 	}
 	return entries
+}
+
+// checkLibraries finds programs that could not start: what they link is in a
+// package that we do without.
+func checkLibraries(entries []image.Entry) error {
+	there := map[string]bool{}
+	for _, e := range entries {
+		there[path.Base(e.Name)] = true
+	}
+	var missing []error
+	for _, e := range entries {
+		program, err := elf.NewFile(bytes.NewReader(e.Content))
+		if err != nil {
+			continue // a script or a text
+		}
+		needs, err := program.ImportedLibraries()
+		if err != nil {
+			return fmt.Errorf("%s: %w", e.Name, err)
+		}
+		for _, library := range needs {
+			if !there[library] {
+				missing = append(missing, fmt.Errorf("%s needs %s, which is not in the image", e.Name, library))
+			}
+		}
+	}
+	return errors.Join(missing...)
 }
 
 // isUnused tells what the image does without. Of the documentation, licences
