@@ -18,8 +18,7 @@ import (
 )
 
 // Tryout does what the stages of a job do to get access, by the same code and
-// without a job: for `podlane doctor`. It tries everything once, and waits for
-// nobody.
+// without a job: for `podlane doctor`. It has little patience.
 type Tryout struct {
 	stage    *Stage
 	tokenErr error
@@ -38,11 +37,18 @@ type TryoutOptions struct {
 	Proxy   func(*http.Request) (*url.URL, error)
 }
 
+// Whoever waits for the doctor's answer waits for a hiccup, and not for an outage
+// to end.
+const (
+	tryoutPatience = settings.Duration(2 * time.Second)
+	tryoutAttempts = 3
+)
+
 // NewTryout asks nobody anything yet.
 func NewTryout(o TryoutOptions) *Tryout {
 	s := *o.Settings
-	s.Vault.RetryBudget, s.Kubernetes.RetryBudget = 0, 0
-	t := &Tryout{stage: &Stage{Job: sampleJob(), Settings: &s, Secrets: o.Secrets, Proxy: o.Proxy, Attempt: "doctor", attempts: 1}}
+	s.Vault.RetryBudget, s.Kubernetes.RetryBudget = tryoutPatience, tryoutPatience
+	t := &Tryout{stage: &Stage{Job: sampleJob(), Settings: &s, Secrets: o.Secrets, Proxy: o.Proxy, Attempt: "doctor", attempts: tryoutAttempts}}
 	job := t.stage.Job
 	if !o.IDToken.IsZero() {
 		o.Secrets.Add(o.IDToken)
