@@ -103,8 +103,13 @@ func (k *Kube) Evict(ctx context.Context, name string) error {
 // May asks the API server whether a user may do that to resources of the core
 // group, in all namespaces. Rights count a moment after they are given.
 func (k *Kube) May(ctx context.Context, user, verb, resource string) (bool, error) {
-	review := fmt.Appendf(nil, `{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"user":%q,"resourceAttributes":{"verb":%q,"resource":%q}}}`,
-		user, verb, resource)
+	return k.MayIn(ctx, "", user, verb, resource)
+}
+
+// MayIn is May for one namespace.
+func (k *Kube) MayIn(ctx context.Context, namespace, user, verb, resource string) (bool, error) {
+	review := fmt.Appendf(nil, `{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"user":%q,"resourceAttributes":{"namespace":%q,"verb":%q,"resource":%q}}}`,
+		user, namespace, verb, resource)
 	text, err := k.rest.Post().AbsPath("/apis/authorization.k8s.io/v1/subjectaccessreviews").
 		SetHeader("Content-Type", "application/json").SetHeader("Accept", "application/json").Body(review).Do(ctx).Raw()
 	if err != nil {

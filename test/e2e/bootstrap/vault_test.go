@@ -153,6 +153,28 @@ func TestKubernetes(t *testing.T) {
 	refused(t, "another namespace", err, 400, "not present in role's allowed_kubernetes_namespaces")
 	_, err = creds("another", stackenv.Namespace)
 	refused(t, "another role", err, 403, "permission denied")
+	// Nor do the accounts have rights beyond their own.
+	for _, account := range []string{stackenv.Namespace + ":podlane", "podlane-vault:vault"} {
+		for _, what := range [][2]string{{"get", "secrets"}, {"list", "secrets"}, {"create", "pods"}, {"create", "namespaces"}} {
+			may, err := shared.Kube.May(t.Context(), "system:serviceaccount:"+account, what[0], what[1])
+			if may || err != nil {
+				t.Errorf("%s may %s %s everywhere: %v, %v", account, what[0], what[1], may, err)
+			}
+		}
+		for _, what := range []string{"get", "list"} {
+			if may, err := shared.Kube.MayIn(t.Context(), stackenv.Namespace, "system:serviceaccount:"+account, what, "secrets"); may || err != nil {
+				t.Errorf("%s may %s secrets beside the jobs: %v, %v", account, what, may, err)
+			}
+		}
+	}
+	may, err := shared.Kube.MayIn(t.Context(), stackenv.Namespace, "system:serviceaccount:podlane-vault:vault", "create", "pods")
+	if may || err != nil {
+		t.Errorf("Vault may start pods: %v, %v", may, err)
+	}
+	may, err = shared.Kube.MayIn(t.Context(), stackenv.Namespace, "system:serviceaccount:"+stackenv.Namespace+":podlane", "create", "pods")
+	if !may || err != nil {
+		t.Errorf("podlane may start pods: %v, %v: the above proves nothing", may, err)
+	}
 }
 
 // credentials asks for those of a role of the AWS engine.
