@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -21,20 +22,26 @@ var version = "dev"
 
 func main() {
 	addr := flag.String("addr", ":8080", "where to listen")
+	deployed := flag.String("deployed", "", "file with what is deployed already, in TOML")
 	static := flag.String("static", "", "folder with the page")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := serve(ctx, *addr, *static); err != nil {
+	if err := serve(ctx, *addr, *deployed, *static); err != nil {
 		slog.Error("serve", "error", err)
 		os.Exit(1)
 	}
 }
 
-func serve(ctx context.Context, addr, static string) error {
+func serve(ctx context.Context, addr, deployed, static string) error {
 	deployments := board.New()
 	if err := deployments.Record("board", version, time.Now()); err != nil {
 		return err
+	}
+	if deployed != "" {
+		if err := load(deployments, deployed); err != nil {
+			return fmt.Errorf("%s: %w", deployed, err)
+		}
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/api/", deployments.Handler(time.Now))
@@ -57,4 +64,13 @@ func serve(ctx context.Context, addr, static string) error {
 		return err
 	}
 	return <-stopped
+}
+
+func load(b *board.Board, name string) error {
+	file, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return b.Load(file)
 }

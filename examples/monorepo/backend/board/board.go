@@ -11,9 +11,9 @@ import (
 
 // Deployment is the newest one of a service.
 type Deployment struct {
-	Service string    `json:"service"`
-	Version string    `json:"version"`
-	At      time.Time `json:"at"`
+	Service string    `json:"service" toml:"service"`
+	Version string    `json:"version" toml:"version"`
+	At      time.Time `json:"at" toml:"at"`
 }
 
 // Board holds the newest deployment of each service. It may be used

@@ -27,6 +27,22 @@ func TestNewestWins(t *testing.T) {
 	}
 }
 
+func TestLoad(t *testing.T) {
+	b := board.New()
+	err := b.Load(strings.NewReader("[[deployments]]\nservice = \"web\"\nversion = \"1.4\"\nat = 2026-05-01T12:00:00Z\n"))
+	got := b.Deployments()
+	if err != nil || len(got) != 1 || got[0] != (board.Deployment{Service: "web", Version: "1.4", At: noon}) {
+		t.Errorf("deployments %+v, %v", got, err)
+	}
+	for text, want := range map[string]string{
+		"nonsense": "toml: line 1", "[[deployments]]\nservice = \"web\"\n": "both are needed", "[[deploy]]\n": "unknown key deploy",
+	} {
+		if err := b.Load(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
 func TestHTTP(t *testing.T) {
 	handler := board.New().Handler(func() time.Time { return noon })
 	tests := []struct {

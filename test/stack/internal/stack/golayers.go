@@ -3,9 +3,11 @@ package stack
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -52,6 +54,44 @@ func (m *Manager) goLayers(ctx context.Context, scratch string) (golang, cache *
 		return goCache(ctx, filepath.Join(scratch, "go"))
 	})
 	return golang, cache, err
+}
+
+// goModulesDir is a module proxy's folder in the image.
+const goModulesDir = "var/lib/go-modules"
+
+// moduleLayer is a proxy for the modules that the example's backend needs: its
+// jobs have no network.
+func (m *Manager) moduleLayer(ctx context.Context) (*image.Layer, error) {
+	backend := filepath.Join(m.Stack.Root, "examples", "monorepo", "backend")
+	sums, err := os.ReadFile(filepath.Join(backend, "go.sum"))
+	if err != nil {
+		return nil, err
+	}
+	return m.layer("gomodules", string(sums), func() ([]image.Entry, error) {
+		cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json")
+		cmd.Dir = backend
+		cmd.Env = append(cmd.Environ(), "GOFLAGS=", "GOWORK=off")
+		out, err := cmd.Output()
+		if err != nil {
+			return nil, fmt.Errorf("go mod download: %w: %s", err, out)
+		}
+		var entries []image.Entry
+		for modules := json.NewDecoder(bytes.NewReader(out)); modules.More(); {
+			var module struct{ Info, GoMod, Zip string }
+			if err := modules.Decode(&module); err != nil {
+				return nil, fmt.Errorf("go mod download: %w", err)
+			}
+			for _, file := range []string{module.Info, module.GoMod, module.Zip} {
+				content, err := os.ReadFile(file)
+				if err != nil {
+					return nil, err
+				}
+				_, name, _ := strings.Cut(filepath.ToSlash(file), "/cache/download/")
+				entries = append(entries, image.Text(goModulesDir+"/"+name, 0o644, string(content)))
+			}
+		}
+		return entries, nil
+	})
 }
 
 // layer returns the layer that is cached for key, or makes it from entries.

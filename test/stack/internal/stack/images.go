@@ -92,13 +92,13 @@ func images(ctx context.Context, big layers, bin string) ([]image.Image, error) 
 		},
 		{
 			Name:   stackenv.ImageGo,
-			Layers: []*image.Layer{big.tools, big.node, big.golang, big.goCache},
+			Layers: []*image.Layer{big.tools, big.node, big.golang, big.goCache, big.goModules},
 			Config: v1.Config{
 				Env: []string{
 					"PATH=/usr/local/go/bin:/root/go/bin:" + systemPath[len("PATH="):],
 					// Jobs work without a network: what they need is in the image
 					// or in their repository.
-					"GOTOOLCHAIN=local", "GOPROXY=off", "CGO_ENABLED=0", "GOCACHE=/" + goCacheDir,
+					"GOTOOLCHAIN=local", "GOPROXY=file:///" + goModulesDir, "CGO_ENABLED=0", "GOCACHE=/" + goCacheDir,
 				},
 				Cmd: []string{"bash"},
 			},

@@ -34,7 +34,7 @@ var debianLayers = []struct {
 
 // layers are the large ones, which all checkouts share.
 type layers struct {
-	tools, node, golang, goCache *image.Layer
+	tools, node, golang, goCache, goModules *image.Layer
 	// helper is what is shipped as the helper image, but for podlane-helper.
 	helper *image.Layer
 }
@@ -61,12 +61,16 @@ func (m *Manager) bigLayers(ctx context.Context) (big layers, err error) {
 	if err != nil {
 		return layers{}, fmt.Errorf("make layers with go: %w", err)
 	}
+	modules, err := m.moduleLayer(ctx)
+	if err != nil {
+		return layers{}, fmt.Errorf("make a layer with go modules: %w", err)
+	}
 	helper, err := m.helperLayer(ctx)
 	if err != nil {
 		m.say("taking the jobs' image for the helper image: its own packages cannot be had: %v", err)
 		helper = system[0]
 	}
-	return layers{tools: system[0], node: system[1], golang: golang, goCache: cache, helper: helper}, nil
+	return layers{tools: system[0], node: system[1], golang: golang, goCache: cache, goModules: modules, helper: helper}, nil
 }
 
 // helperLayer takes the pinned packages from the mirror that this machine uses.

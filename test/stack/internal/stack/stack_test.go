@@ -137,7 +137,7 @@ func TestImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := images(t.Context(), layers{tools: l, node: l, golang: l, goCache: l, helper: l}, bin)
+	list, err := images(t.Context(), layers{tools: l, node: l, golang: l, goCache: l, goModules: l, helper: l}, bin)
 	if err != nil {
 		t.Fatal(err)
 	}
