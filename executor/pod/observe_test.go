@@ -51,6 +51,7 @@ func TestEveryReasonForWaitingIsToldOnce(t *testing.T) {
 		w.hear(event("Pulled", "Normal", `Successfully pulled image "golang:1" in 12.3s (12.3s including waiting). Image size: 1 bytes.`))
 		w.hear(event("Pulled", "Normal", `Container image "redis" already present on machine`))
 		w.hear(event("FailedMount", "Warning", "secret \"x\" not found"))
+		w.hear(event("FailedToRetrieveImagePullSecret", "Warning", "Unable to retrieve some image pull secrets (registry); attempting to pull the image may not succeed."))
 		w.hear(event("Created", "Normal", "Created container: build"))
 	}
 	want := strings.Join([]string{
@@ -61,6 +62,7 @@ func TestEveryReasonForWaitingIsToldOnce(t *testing.T) {
 		"pulling image golang:1",
 		"pulled image golang:1 in 12.3s",
 		`warning from the cluster: FailedMount: secret "x" not found`,
+		"a pull secret of the pod is not in its namespace, or cannot be read: Unable to retrieve some image pull secrets (registry); attempting to pull the image may not succeed.",
 		"",
 	}, "\n")
 	if diff := cmp.Diff(want, out.String()); diff != "" {

@@ -2,8 +2,10 @@ package pod
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
@@ -73,9 +75,7 @@ func parseTemplate(where, file, text string) (*corev1.PodTemplateSpec, error) {
 	}
 	t := &corev1.PodTemplateSpec{}
 	if err := yaml.UnmarshalStrict([]byte(text), t); err != nil {
-		message := strings.TrimPrefix(err.Error(), "error unmarshaling JSON: while decoding JSON: ")
-		message = strings.TrimPrefix(strings.TrimPrefix(message, "error converting YAML to JSON: "), "json: ")
-		return nil, bad("%s; expected a PodTemplateSpec: metadata and spec", message)
+		return nil, bad("%s", templateMistake(err))
 	}
 	if t.Spec.RestartPolicy != "" && t.Spec.RestartPolicy != corev1.RestartPolicyNever {
 		return nil, bad("found spec.restartPolicy %s, expected Never: a job's script runs once", t.Spec.RestartPolicy)
@@ -92,6 +92,52 @@ func parseTemplate(where, file, text string) (*corev1.PodTemplateSpec, error) {
 	// What only a pod that exists has.
 	t.Name, t.Namespace, t.GenerateName = "", "", ""
 	return t, nil
+}
+
+// wrongType is how the decoder tells of a value of the wrong kind, in words of
+// Go's.
+var wrongType = regexp.MustCompile(`cannot unmarshal (\w+)(?: \S+)? into Go (?:struct field \w+\.(\S+)|value) of type (\S+)`)
+
+// templateMistake says what is wrong with a template in words of YAML's.
+func templateMistake(err error) string {
+	const whole = "a PodTemplateSpec: metadata and spec"
+	message := err.Error()
+	for _, prefix := range []string{"error unmarshaling JSON: while decoding JSON: ", "error converting YAML to JSON: ", "json: "} {
+		message = strings.TrimPrefix(message, prefix)
+	}
+	message = strings.Join(strings.Fields(message), " ") // some have several lines
+	m := wrongType.FindStringSubmatch(message)
+	switch {
+	case m == nil && strings.HasPrefix(message, "quantities must match"):
+		return `found a quantity that is none, expected one such as "500m" or "512Mi"`
+	case m == nil:
+		return message + "; expected " + whole
+	}
+	found := map[string]string{"object": "a table", "array": "a list", "string": "a text", "bool": "true or false"}[m[1]]
+	if found == "" {
+		found = "a " + m[1]
+	}
+	// Structs inside of structs have names that no YAML has.
+	path := slices.DeleteFunc(strings.Split(m[2], "."), func(name string) bool { return name == "" || unicode.IsUpper(rune(name[0])) })
+	if len(path) == 0 {
+		return fmt.Sprintf("found %s, expected %s", found, whole)
+	}
+	return fmt.Sprintf("%s: found %s, expected %s", strings.Join(path, "."), found, kindOf(m[3]))
+}
+
+// kindOf is the kind of value in YAML for a type of Go's.
+func kindOf(goType string) string {
+	switch {
+	case strings.HasPrefix(goType, "[]"):
+		return "a list"
+	case goType == "bool":
+		return "true or false"
+	case strings.HasPrefix(goType, "int"):
+		return "a whole number"
+	case goType == "string":
+		return "a text"
+	}
+	return "a table"
 }
 
 // checkMounts finds mounts of volumes that are not there: the API server would

@@ -272,8 +272,13 @@ func TestTemplateMistakesAreTheSystemsFault(t *testing.T) {
 		{"restarts", "spec:\n  restartPolicy: Always\n", "invalid pod template: kubernetes.pod_template: found spec.restartPolicy Always, expected Never"},
 		{"one service", "spec:\n  containers: [{name: svc-0}]\n", "invalid pod template: kubernetes.pod_template: found a container svc-0, expected the name \"service\""},
 		{"no volume", "spec:\n  containers: [{name: build, volumeMounts: [{name: caches, mountPath: /x}]}]\n", `invalid pod template: container build mounts the volume "caches", expected one of builds, cache, `},
-		{"wrong type", "spec:\n  containers: [{name: build, resources: {limits: {cpu: [1]}}}]\n", "invalid pod template: kubernetes.pod_template: "},
-		{"wrong list", "spec:\n  tolerations: {key: ci}\n", "invalid pod template: kubernetes.pod_template: cannot unmarshal object into Go struct field"},
+		{"no quantity", "spec:\n  containers: [{name: build, resources: {limits: {cpu: lots}}}]\n", `invalid pod template: kubernetes.pod_template: found a quantity that is none, expected one such as "500m" or "512Mi"`},
+		{"a table", "spec:\n  tolerations: {key: ci}\n", "invalid pod template: kubernetes.pod_template: spec.tolerations: found a table, expected a list"},
+		{"a text", "spec:\n  volumes: [{name: x, hostPath: /etc}]\n", "invalid pod template: kubernetes.pod_template: spec.volumes.hostPath: found a text, expected a table"},
+		{"no number", "spec:\n  terminationGracePeriodSeconds: soon\n", "invalid pod template: kubernetes.pod_template: spec.terminationGracePeriodSeconds: found a text, expected a whole number"},
+		{"a number", "spec:\n  hostUsers: 1\n", "invalid pod template: kubernetes.pod_template: spec.hostUsers: found a number, expected true or false"},
+		{"a list", "- spec\n", "invalid pod template: kubernetes.pod_template: found a list, expected a PodTemplateSpec: metadata and spec"},
+		{"twice", "spec:\n  containers: [{name: build, name: x}]\n", `invalid pod template: kubernetes.pod_template: yaml: unmarshal errors: line 2: key "name" already set in map; expected a PodTemplateSpec`},
 		{"no image", "spec:\n  containers: [{name: proxy}]\n", "invalid pod template: kubernetes.pod_template: container \"proxy\" has no image"},
 	}
 	for _, tt := range tests {
