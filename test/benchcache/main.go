@@ -7,12 +7,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -63,6 +66,7 @@ type bench struct {
 	dir    string // .local/bench
 	self   string
 	zip    string
+	lock   *os.File // held as long as this runs
 	bucket bucket
 	server *server
 	out    io.Writer
@@ -98,6 +102,15 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	}
 	b.dir = filepath.Join(b.root, ".local", "bench")
 	b.zip = filepath.Join(b.dir, "bin", "zip")
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		return err
+	}
+	if b.lock, err = os.Create(filepath.Join(b.dir, "lock")); err != nil {
+		return err
+	}
+	if err := unix.Flock(int(b.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("another run measures in this checkout: %w", err)
+	}
 	if err := b.removeTrees(); err != nil { // of a run that was killed
 		return err
 	}
@@ -125,7 +138,7 @@ func (b *bench) measureAll(ctx context.Context) error {
 // trees is where runs on a file system create what they create.
 func (b *bench) trees(target string) string {
 	if target == "tmpfs" {
-		return filepath.Join(b.tmpfs, "podlane-bench")
+		return filepath.Join(b.tmpfs, fmt.Sprintf("podlane-bench-%08x", crc32.ChecksumIEEE([]byte(b.root)))) // of this checkout
 	}
 	return filepath.Join(b.dir, "trees")
 }
