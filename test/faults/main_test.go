@@ -127,17 +127,6 @@ func enqueue(t *testing.T, b *bed.Bed, spec gitlabsim.JobSpec) *gitlabsim.Job {
 	return job
 }
 
-// running waits until a job's script has printed a text.
-func running(t *testing.T, job *gitlabsim.Job, text string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	if err := job.WaitOutput(ctx, text); err != nil {
-		trace, _ := job.Trace()
-		t.Fatalf("%q has not come: %v\n%s", text, err, tail(string(trace)))
-	}
-}
-
 func finish(t *testing.T, b *bed.Bed, job *gitlabsim.Job) outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
