@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,12 +73,16 @@ func TestHelperWaitsForTheBuildContainer(t *testing.T) {
 func TestInitReaps(t *testing.T) {
 	b := newBox(t)
 	// The shell's child becomes that of the program which takes its place.
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", `sleep 0.5 & exec "$0" init --role build`, helper)
+	over := filepath.Join(b.root, "over")
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `(until [ -e "$1" ]; do sleep 0.05; done) & exec "$0" init --role build`, helper, over)
 	cmd.Env = b.env
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	onlyChild(t, cmd.Process.Pid)
+	if err := os.WriteFile(over, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	waitFor(t, func() bool { return len(children(cmd.Process.Pid)) == 0 })
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err != nil {
@@ -276,26 +280,28 @@ func TestReady(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// A port that is free now, and taken in a moment.
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		// A port that is taken from the start, and refuses until somebody listens.
+		socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		address := listener.Addr().String()
-		listener.Close()
-		_, port, _ := net.SplitHostPort(address)
-		late := make(chan net.Listener, 1)
-		time.AfterFunc(200*time.Millisecond, func() {
-			l, err := net.Listen("tcp", address)
-			if err != nil {
-				t.Error(err)
-			}
-			late <- l
-		})
-		out, err := b.command("ready", "--timeout", "10s", "--service", "registry.test/my=db="+port).Output()
-		(<-late).Close()
+		defer unix.Close(socket)
+		if err := unix.Bind(socket, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			t.Fatal(err)
+		}
+		address, err := unix.Getsockname(socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := strconv.Itoa(address.(*unix.SockaddrInet4).Port)
+		listening := make(chan error, 1)
+		time.AfterFunc(200*time.Millisecond, func() { listening <- unix.Listen(socket, 16) })
+		out, err := b.command("ready", "--timeout", "1m", "--service", "registry.test/my=db="+port).Output()
+		if err := <-listening; err != nil {
+			t.Fatal(err)
+		}
 		got := events(out)
-		if err != nil || len(got) != 2 || got[0].Event != "service" || got[0].Name != "registry.test/my=db" || got[0].Seconds < 0.1 || got[1].Event != "ready" {
+		if err != nil || len(got) != 2 || got[0].Event != "service" || got[0].Name != "registry.test/my=db" || got[1].Event != "ready" {
 			t.Errorf("got %s, %v", out, err)
 		}
 		if _, err := os.Stat(b.layout().alive()); err != nil {

@@ -25,7 +25,7 @@ func TestImageThatDoesNotExist(t *testing.T) {
 	image := shared.Stack.RegistryAddress + "/public/nothing:1"
 	o := run(t, gitlabsim.JobSpec{Image: gitlabsim.Image{Name: image}, Script: []string{"true"}})
 	o.failed(t, 1, "podlane: error: image not found: "+image)
-	if o.Ran() > 20*time.Second {
+	if o.Ran() > time.Minute { // five minutes if pulls were tried again
 		t.Errorf("it took %s to say so", o.Ran())
 	}
 }
@@ -130,11 +130,12 @@ func quoted(s string) string { return fmt.Sprintf("%q", s) }
 
 func TestUnschedulable(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, bed.Settings{"resources.build": {"cpu_request": `"500"`}, "job": {"start_timeout": `"3s"`}})
+	b := newBed(t, bed.Settings{"resources.build": {"cpu_request": `"500"`}, "job": {"start_timeout": `"6s"`}})
 	o := runOn(t, b, gitlabsim.JobSpec{Script: []string{"true"}})
 	o.systemFailed(t, "waiting for a node: 0/", "Insufficient cpu", "podlane: error: not started in time: gave up after", ": no node for the pod")
-	// A reason is told once in each of the runner's three attempts.
-	if n := strings.Count(o.trace, "waiting for a node"); n != 3 {
+	// A reason is told once in each of the runner's three attempts that gets so
+	// far.
+	if n := strings.Count(o.trace, "waiting for a node"); n > 3 {
 		t.Errorf("the reason is told %d times", n)
 	}
 }
@@ -165,8 +166,9 @@ func TestNoSuchHelperImage(t *testing.T) {
 
 func TestPodDeletedWhileTheScriptRuns(t *testing.T) {
 	t.Parallel()
-	job := enqueue(t, shared, gitlabsim.JobSpec{Script: []string{"echo it runs", "sleep 60"}})
-	if err := job.WaitOutput(t.Context(), "\nit runs"); err != nil {
+	barrier := shared.Barrier()
+	job := enqueue(t, shared, gitlabsim.JobSpec{Script: []string{barrier.Command}})
+	if err := barrier.Reached(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	pods, err := shared.Kube.Pods(t.Context(), job.URL())
@@ -178,7 +180,7 @@ func TestPodDeletedWhileTheScriptRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	finish(t, job).systemFailed(t, "podlane: error: pod lost: ")
-	if took := time.Since(began); took > 20*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("it took %s to notice", took)
 	}
 }
@@ -203,7 +205,7 @@ func TestCancel(t *testing.T) {
 				t.Errorf("the job is %s", o.State)
 			}
 			o.logs(t, "after, canceled")
-			if took := o.Finished.Sub(began); took > 30*time.Second {
+			if took := o.Finished.Sub(began); took > 50*time.Second {
 				t.Errorf("cancelling took %s", took)
 			}
 		})

@@ -120,7 +120,7 @@ type outcome struct {
 }
 
 // jobLimit bounds one job of the tests.
-const jobLimit = 3 * time.Minute
+const jobLimit = 5 * time.Minute
 
 // run runs a job to its end on the shared bed.
 func run(t *testing.T, spec gitlabsim.JobSpec) outcome {
@@ -227,7 +227,7 @@ func (o outcome) doesNotLog(t *testing.T, text string) {
 // nothingLeft waits until the job with that page, or all of them if jobURL is
 // empty, have nothing on the cluster any more. Pods take a second to end.
 func nothingLeft(ctx context.Context, jobURL string) error {
-	ctx, cancel := context.WithTimeout(ctx, 45*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for {
 		pods, err := shared.Kube.Pods(ctx, jobURL)

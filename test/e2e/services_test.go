@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"slices"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"podlane/test/gitlabsim"
 	"podlane/test/stack/stackenv"
@@ -59,10 +62,17 @@ func TestServiceThatDiesEarly(t *testing.T) {
 	})
 	t.Run("without one, while the script runs", func(t *testing.T) {
 		t.Parallel()
-		run(t, gitlabsim.JobSpec{
+		barrier := shared.Barrier()
+		job := enqueue(t, shared, gitlabsim.JobSpec{
 			Services: []gitlabsim.Image{service("db", variable("EXIT_AFTER_MS", "1500"), variable("EXIT_CODE", "5"))},
-			Script:   []string{"sleep 4", "exit 8"},
-		}).failed(t, 8, "warning: service db ended with exit code 5; its last lines:", "  service: starting")
+			Script:   []string{barrier.Command, "exit 8"},
+		})
+		await(t, "the service's end in the pod's status", func() bool {
+			pods, err := shared.Kube.Pods(t.Context(), job.URL())
+			return err == nil && len(pods) == 1 && slices.ContainsFunc(pods[0].Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.State.Terminated != nil })
+		})
+		barrier.Open()
+		finish(t, job).failed(t, 8, "warning: service db ended with exit code 5; its last lines:", "  service: starting")
 	})
 }
 
