@@ -11,10 +11,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -196,17 +198,21 @@ func (l *load) outageRound(ctx context.Context, n int) error {
 	if err != nil || len(requests) == 0 {
 		return fmt.Errorf("no request after the outage: %w", err)
 	}
-	perSecond := make([]string, 10)
+	perSecond, kinds := make([]string, 10), map[string]int{}
 	for second := range perSecond {
 		count := 0
-		for _, at := range requests {
-			if int(at.Sub(requests[0]).Seconds()) == second {
+		for _, r := range requests {
+			if int(r.at.Sub(requests[0].at).Seconds()) == second {
 				count++
+				kinds[r.what]++
 			}
 		}
 		perSecond[second] = strconv.Itoa(count)
 	}
 	fmt.Fprintf(l.out, "API server away for %s; requests in each of the 10 s after its first answer: %s\n", gone, strings.Join(perSecond, " "))
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		fmt.Fprintf(l.out, "  %s: %d\n", kind, kinds[kind])
+	}
 	fmt.Fprintf(l.out, "%d of %d jobs ended well, with their whole output; all cleaned up %s after the last\n", whole, n, cleaned.Round(100*time.Millisecond))
 	return nil
 }

@@ -39,28 +39,39 @@ func (w *watched) text() string {
 	return w.kept.String()
 }
 
-// requests returns when podlane's requests since a time reached the API server.
-func (l *load) requests(since time.Time) ([]time.Time, error) {
+// request is one of podlane's to the API server: when it was there, and what it
+// was, "watch pods 200", say.
+type request struct {
+	at   time.Time
+	what string
+}
+
+// requests returns podlane's requests since a time, in their order.
+func (l *load) requests(since time.Time) ([]request, error) {
 	text, err := os.ReadFile(l.bed.Stack.AuditLog)
 	if err != nil {
 		return nil, fmt.Errorf("read the audit log: %w", err)
 	}
 	seen := map[string]bool{}
-	var times []time.Time
+	var found []request
 	for line := range strings.Lines(string(text)) {
 		var event struct {
 			AuditID                  string    `json:"auditID"`
 			UserAgent                string    `json:"userAgent"`
 			RequestReceivedTimestamp time.Time `json:"requestReceivedTimestamp"`
+			Verb                     string    `json:"verb"`
+			ObjectRef                struct{ Resource, Subresource string }
+			ResponseStatus           struct{ Code int }
 		}
 		if json.Unmarshal([]byte(line), &event) != nil || !strings.HasPrefix(event.UserAgent, "podlane/") || seen[event.AuditID] || event.RequestReceivedTimestamp.Before(since) {
 			continue
 		}
 		seen[event.AuditID] = true
-		times = append(times, event.RequestReceivedTimestamp)
+		found = append(found, request{event.RequestReceivedTimestamp, strings.TrimSpace(fmt.Sprint(
+			event.Verb, " ", event.ObjectRef.Resource, " ", event.ObjectRef.Subresource, " ", event.ResponseStatus.Code))})
 	}
-	slices.SortFunc(times, time.Time.Compare)
-	return times, nil
+	slices.SortFunc(found, func(a, b request) int { return a.at.Compare(b.at) })
+	return found, nil
 }
 
 func (l *load) serverPid() (int, error) {
