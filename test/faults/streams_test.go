@@ -115,7 +115,9 @@ func TestAPIServerGone(t *testing.T) {
 		reached(t, job, over)
 		time.Sleep(time.Minute) // the fault itself
 		stack(t, "restart", "kube-apiserver")
+		back := time.Now()
 		o := finish(t, b, job)
+		t.Logf("the job ended %s after the API server was back", o.Finished.Sub(back).Round(time.Second))
 		o.whole(t, numbers(count))
 		o.verdict(t, "API server killed in the middle of the script, back a minute later, when the script has long ended"+wholeLog, "build failure, exit code 23", "warning: lost the connection to the pod")
 	})

@@ -35,6 +35,7 @@ var varying = []struct {
 	{regexp.MustCompile(`-[0-9a-f]{12}\b`), "-<id>"},
 	{regexp.MustCompile(`\b\d+\.\d+\.\d+\.\d+:\d+`), "<address>"},
 	{regexp.MustCompile(`(/\S+)+/response\.json\b`), "<folder>/response.json"},
+	{regexp.MustCompile(`(/\S+)+/bin/podlane\b`), "podlane"},
 	{regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]"), ""},
 	{regexp.MustCompile(`\b\d{5,}(Ki|Mi)?\b`), "<number>"},
 }
