@@ -1,5 +1,6 @@
 // Command bench measures what a job costs beside its own script: ten trivial
-// jobs, one after the other, on the running test bed.
+// jobs with a kubeconfig and ten with credentials of Vault's, one after the
+// other and by turns, on the running test bed.
 package main
 
 import (
@@ -37,70 +38,101 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, environ []string, out io.Writer) error {
-	calls := &callTimes{}
-	b, err := bed.Start(ctx, bed.Options{
-		Root: ".", Environ: environ, Concurrent: 1, NoVault: true,
-		Hooks: runnersim.Hooks{After: calls.add},
-		Tune:  func(c *runnersim.Config) { c.FlushAtOnce = true; c.CheckInterval = 10 * time.Millisecond },
-	})
-	if err != nil {
-		return err
+func run(ctx context.Context, environ []string, out io.Writer) (err error) {
+	plain := &variant{}
+	vault := &variant{suffix: ", with Vault"}
+	for _, v := range []*variant{plain, vault} {
+		if err := v.start(ctx, environ, v == plain); err != nil {
+			return errors.Join(err, plain.close(), vault.close())
+		}
 	}
-	samples, err := measure(ctx, b, calls)
+	samples, err := measure(ctx, plain, vault)
 	if err == nil {
-		err = measureStage(ctx, b, environ, out, samples)
+		err = measureStage(ctx, plain.bed, environ, out, samples)
 	}
-	if err := errors.Join(err, b.Close()); err != nil {
+	if err := errors.Join(err, plain.close(), vault.close()); err != nil {
 		return err
 	}
 	figures := samples.figures()
 	if err := show(out, figures); err != nil {
 		return err
 	}
-	return save(filepath.Join(b.Root(), ".local", "bench", "overhead.json"), figures)
+	return save(filepath.Join(plain.bed.Root(), ".local", "bench", "overhead.json"), figures)
+}
+
+// variant is one way to run the jobs.
+type variant struct {
+	suffix  string // of its figures' names
+	bed     *bed.Bed
+	project *gitlabsim.Project
+	calls   callTimes
+}
+
+func (v *variant) start(ctx context.Context, environ []string, noVault bool) (err error) {
+	v.bed, err = bed.Start(ctx, bed.Options{
+		Root: ".", Environ: environ, Concurrent: 1, NoVault: noVault,
+		Hooks: runnersim.Hooks{After: v.calls.add},
+		Tune:  func(c *runnersim.Config) { c.FlushAtOnce = true; c.CheckInterval = 10 * time.Millisecond },
+	})
+	if err != nil {
+		return err
+	}
+	if v.project, err = v.bed.AddProject(ctx, gitlabsim.ProjectSpec{Path: "bench/trivial"}); err != nil {
+		return err
+	}
+	_, err = v.project.Commit(ctx, map[string]string{"README": "trivial\n"})
+	return err
+}
+
+func (v *variant) close() error {
+	if v.bed == nil {
+		return nil
+	}
+	return v.bed.Close()
 }
 
 // measure runs the jobs and collects a value of each figure for each of them.
-func measure(ctx context.Context, b *bed.Bed, calls *callTimes) (*samples, error) {
-	project, err := b.GitLab.AddProject(ctx, gitlabsim.ProjectSpec{Path: "bench/trivial"})
-	if err != nil {
-		return nil, err
-	}
-	if _, err := project.Commit(ctx, map[string]string{"README": "trivial\n"}); err != nil {
-		return nil, err
-	}
+func measure(ctx context.Context, variants ...*variant) (*samples, error) {
 	s := &samples{values: map[string][]float64{}}
 	for i := range jobs + 1 {
-		calls.reset()
-		job, err := b.GitLab.Enqueue(ctx, gitlabsim.JobSpec{Project: project, Script: []string{"echo first=$(date +%s.%N)", "echo last=$(date +%s.%N)"}})
-		if err != nil {
-			return nil, err
-		}
-		result, err := job.Wait(ctx)
-		if err != nil {
-			return nil, err
-		}
-		trace, err := job.Trace()
-		if err != nil {
-			return nil, err
-		}
-		if result.State != gitlabsim.Success {
-			return nil, fmt.Errorf("a trivial job ended as %s:\n%s", result.State, trace)
-		}
-		first, last := printed(trace, "first"), printed(trace, "last")
-		if i > 0 {
-			s.add("total", result.Ran())
-			s.add("handed out to first line", first.Sub(result.HandedOut))
-			s.add("last line to finished", result.Finished.Sub(last))
-			calls.each(s.add)
-		}
-		// The next pod must not share the node with the end of this one.
-		if err := gone(ctx, b, job.URL()); err != nil {
-			return nil, err
+		for _, v := range variants {
+			if err := v.measure(ctx, s, i > 0); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return s, nil
+}
+
+// measure runs one job.
+func (v *variant) measure(ctx context.Context, s *samples, counts bool) error {
+	v.calls.reset()
+	job, err := v.bed.GitLab.Enqueue(ctx, gitlabsim.JobSpec{
+		Project: v.project, IDTokens: v.bed.IDTokens(), Script: []string{"echo first=$(date +%s.%N)", "echo last=$(date +%s.%N)"},
+	})
+	if err != nil {
+		return err
+	}
+	result, err := job.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	trace, err := job.Trace()
+	if err != nil {
+		return err
+	}
+	if result.State != gitlabsim.Success {
+		return fmt.Errorf("a trivial job ended as %s:\n%s", result.State, trace)
+	}
+	first, last := printed(trace, "first"), printed(trace, "last")
+	if counts {
+		s.add("total"+v.suffix, result.Ran())
+		s.add("handed out to first line"+v.suffix, first.Sub(result.HandedOut))
+		s.add("last line to finished"+v.suffix, result.Finished.Sub(last))
+		v.calls.each(func(name string, d time.Duration) { s.add(name+v.suffix, d) })
+	}
+	// The next pod must not share the node with the end of this one.
+	return gone(ctx, v.bed, job.URL())
 }
 
 // printed returns the time that the script printed under a name.
