@@ -62,6 +62,12 @@ func (c *Client) do(ctx context.Context, r request) (*answer, error) {
 		if e == nil {
 			return ans, nil
 		}
+		if last != nil && e.Status == 0 && ctx.Err() != nil {
+			// Cut off by the caller: what Vault said before tells more.
+			said := *last
+			said.lost = said.lost || e.lost
+			e = &said
+		}
 		e.Op, e.Detail, last = r.op, c.redact.String(e.Detail), e
 		switch {
 		case !e.retry, e.lost && r.leases, ctx.Err() != nil:

@@ -398,10 +398,14 @@ func TestRevokeEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	j := newJob(t, newWire(t), func(c *Config) { c.RetryBudget = time.Hour })
 	j.kube(j.stage())
-	j.wire.breaking(func(string, int) fault { return fault{status: 503, body: `{"errors":["Vault is sealed"]}`} })
 	ctx, cancel := context.WithCancel(t.Context())
-	stop := time.AfterFunc(time.Second, cancel)
-	defer stop.Stop()
+	defer cancel()
+	j.wire.breaking(func(_ string, n int) fault {
+		if n == 1 {
+			cancel()
+		}
+		return fault{status: 503, body: `{"errors":["Vault is sealed"]}`}
+	})
 	err := j.client.RevokeAll(ctx, j.store(), j.clock.now())
 	checkError(t, err, Unavailable, "vault is sealed", "not waited for any longer")
 	if !errors.Is(err, context.Canceled) {
