@@ -30,6 +30,7 @@ func main() {
 	flag.StringVar(&o.data, "data", "node,gomod,big", "data sets to measure")
 	flag.StringVar(&o.targets, "targets", "tmpfs,ext4", "file systems to measure")
 	flag.StringVar(&o.tmpfs, "tmpfs", "/dev/shm", "a folder on a tmpfs with room for 6 GB")
+	flag.StringVar(&o.subjects, "subjects", "podlane,zip,tar,floor,floor+decode", "subjects to measure; podlane has to be among them")
 	flag.BoolVar(&o.far, "far", true, "measure over a slower network, too")
 	flag.BoolVar(&o.procs, "procs", true, "measure with other numbers of processors, too")
 	flag.StringVar(&o.minio, "minio", "minio", "the MinIO server to start")
@@ -55,6 +56,7 @@ type options struct {
 	quick, far, procs    bool
 	runs                 int
 	data, targets, tmpfs string
+	subjects             string
 	minio, helper        string
 	record               string
 }

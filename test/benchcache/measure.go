@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -95,7 +97,7 @@ func usage(p *os.ProcessState, wall time.Duration) result {
 // restores need.
 func (m *measurement) saves(ctx context.Context) error {
 	for range m.runs {
-		for _, subject := range []string{"podlane", "zip", "tar"} {
+		for _, subject := range m.chosen("podlane", "zip", "tar") {
 			before := m.server.cpu()
 			r, err := m.save(ctx, subject)
 			if err != nil {
@@ -115,6 +117,12 @@ func (m *measurement) saves(ctx context.Context) error {
 		m.add("save-unchanged", "podlane", way{}, r)
 	}
 	return nil
+}
+
+// chosen are those of the subjects that are to be measured.
+func (m *measurement) chosen(subjects ...string) []string {
+	all := strings.Split(m.subjects, ",")
+	return slices.DeleteFunc(subjects, func(s string) bool { return !slices.Contains(all, s) })
 }
 
 func (m *measurement) add(op, subject string, w way, r result) {
@@ -193,7 +201,7 @@ func (m *measurement) unchanged(ctx context.Context) (result, error) {
 // the machine does.
 func (m *measurement) restores(ctx context.Context, net string, procs int, subjects []string) error {
 	for i := range m.runs {
-		for _, subject := range subjects {
+		for _, subject := range m.chosen(subjects...) {
 			dir, err := m.fresh()
 			if err != nil {
 				return err

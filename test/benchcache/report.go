@@ -91,7 +91,7 @@ func (b *bench) show() error {
 	}
 	fmt.Fprintln(w)
 	for _, line := range b.verdicts() {
-		fmt.Fprintln(w, strings.Join(line[:4], "\t"))
+		fmt.Fprintln(w, strings.Join(line, "\t"))
 	}
 	if err := w.Flush(); err != nil {
 		return err
