@@ -30,6 +30,7 @@ func (o *Operator) Attach(ctx context.Context, job string) error {
 	if err != nil {
 		return err
 	}
+	client = client.In(p.Namespace)
 	o.Log.Linef("following %s", p.Name)
 	a := &attachment{o: o, client: client, pod: p.Name, written: map[string]int64{}, over: map[string]bool{}}
 	for {

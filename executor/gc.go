@@ -37,7 +37,12 @@ func (o *Operator) CollectGarbage(ctx context.Context, gc GC) ([]Collected, erro
 	if err != nil {
 		return nil, err
 	}
-	sweep := pod.Sweep{Grace: gc.Grace, Now: time.Now(), Jobs: gc.Jobs}
+	// A clock that is ahead would make live jobs look old.
+	now, err := client.Time(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sweep := pod.Sweep{Grace: gc.Grace, Now: now, Jobs: gc.Jobs}
 	looks := []struct {
 		what string
 		look func(context.Context, *pod.Client) ([]pod.Leftover, error)

@@ -19,17 +19,23 @@ import (
 // cluster with podlane's own access.
 type Operator struct {
 	Settings *settings.Settings
+	// Namespaces are the ones to look at; none means those of the settings.
+	Namespaces []string
 	// Log gets remarks, Output what was asked for.
 	Log    *joblog.Log
 	Output io.Writer
 }
 
+// connect returns a client whose lists go over all namespaces with jobs.
 func (o *Operator) connect() (*pod.Client, error) {
 	client, err := pod.Connect(o.Settings, nil, o.Log)
-	if err != nil && o.Settings.Vault.ForKubernetes() {
+	if err == nil {
+		return client.Across(pod.PlacesOf(o.Settings, o.Namespaces)), nil
+	}
+	if o.Settings.Vault.ForKubernetes() {
 		err = fmt.Errorf("%w; hint: jobs get their access from Vault, which gives people none: name a kubeconfig of yours with --kubeconfig", err)
 	}
-	return client, err
+	return nil, err
 }
 
 // askTimeout bounds a question to one container.

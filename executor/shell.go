@@ -23,6 +23,7 @@ func (o *Operator) Shell(ctx context.Context, job string, command []string, stdi
 	if err != nil {
 		return err
 	}
+	client = client.In(p.Namespace)
 	if len(command) == 0 {
 		command = []string{"sh", "-c", shellScript, o.Settings.Job.BuildsDir}
 	}

@@ -43,7 +43,7 @@ func (o *Operator) Top(ctx context.Context) ([]TopJob, error) {
 		asks.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			jobs[i].ask(ctx, o, client)
+			jobs[i].ask(ctx, o, client.In(jobs[i].Namespace))
 		})
 	}
 	asks.Wait()

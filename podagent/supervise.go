@@ -173,7 +173,8 @@ func (s *Supervisor) script(dir stageDir, log *os.File, terminate <-chan os.Sign
 			done = true
 		}
 	}
-	record.Ended = time.Now()
+	// The node's clock may have been set meanwhile: not by its face.
+	record.Ended = record.Started.Add(time.Since(record.Started))
 	if record.Cancelled {
 		_ = unix.Kill(group, unix.SIGKILL)
 	}

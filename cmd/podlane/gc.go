@@ -38,6 +38,9 @@ Exits with 0, also if something was found; 2 if it could not look or delete.`,
 			if uploads && len(args) > 0 {
 				return errors.New("--uploads goes without JOB: an upload does not tell its job")
 			}
+			if gc.Grace < 0 {
+				return fmt.Errorf("--grace is %s: what a live job has is nobody's to delete", gc.Grace)
+			}
 			gc.Jobs = args
 			o, err := open()
 			if err != nil {

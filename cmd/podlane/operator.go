@@ -12,6 +12,7 @@ import (
 // podlane's own access to the cluster, or with a kubeconfig of one's own.
 func (a *app) operatorCommands() []*cobra.Command {
 	var kubeconfig string
+	var namespaces []string
 	operator := func() (*executor.Operator, error) {
 		s, err := settings.Load(a.config)
 		if err != nil {
@@ -20,11 +21,12 @@ func (a *app) operatorCommands() []*cobra.Command {
 		if kubeconfig != "" {
 			s.Kubernetes.Kubeconfig, s.Kubernetes.Context = kubeconfig, ""
 		}
-		return &executor.Operator{Settings: &s, Log: joblog.New(a.stderr), Output: a.stdout}, nil
+		return &executor.Operator{Settings: &s, Namespaces: namespaces, Log: joblog.New(a.stderr), Output: a.stdout}, nil
 	}
 	commands := []*cobra.Command{a.gcCommand(operator), a.topCommand(operator), a.attachCommand(operator), a.shellCommand(operator)}
 	for _, c := range commands {
 		c.Flags().StringVar(&kubeconfig, "kubeconfig", "", "a kubeconfig `file` in place of kubernetes.kubeconfig in the settings")
+		c.Flags().StringSliceVar(&namespaces, "namespace", nil, "look in this `namespace` only, not in all that kubernetes.namespace in the settings can stand for; several: once each")
 	}
 	return commands
 }

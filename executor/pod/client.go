@@ -36,6 +36,7 @@ type Client struct {
 	config    *rest.Config
 	params    runtime.ParameterCodec
 	namespace string
+	places    Places // what lists go over, if not namespace
 	timeout   time.Duration
 	budget    time.Duration
 	tokens    TokenSource

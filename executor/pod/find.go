@@ -33,7 +33,7 @@ func (c *Client) Find(ctx context.Context, job string) (*corev1.Pod, error) {
 	case 1:
 		return &found[0], nil
 	case 0:
-		return nil, fmt.Errorf("no pod of job %s in namespace %s: found %d of other jobs; hint: podlane top lists them", job, c.namespace, len(pods))
+		return nil, fmt.Errorf("no pod of job %s in %s: found %d of other jobs; hint: podlane top lists them", job, c.describe(), len(pods))
 	}
 	var names []string
 	for _, p := range found {

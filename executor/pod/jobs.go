@@ -15,7 +15,9 @@ type LiveJob struct {
 	Project string `json:"project"`
 	URL     string `json:"url"`
 	Pod     string `json:"pod"`
-	Node    string `json:"node"`
+	// Namespace is the pod's.
+	Namespace string `json:"namespace"`
+	Node      string `json:"node"`
 	// State is waiting, starting, running, ended or leaving.
 	State   string    `json:"state"`
 	Created time.Time `json:"created"`
@@ -31,7 +33,7 @@ func (c *Client) LiveJobs(ctx context.Context) ([]LiveJob, error) {
 	for i, p := range pods {
 		jobs[i] = LiveJob{
 			Job: p.Labels[LabelJob], Name: p.Annotations[AnnotationJobName], Project: p.Annotations[AnnotationProject], URL: p.Annotations[AnnotationJobURL],
-			Pod: p.Name, Node: p.Spec.NodeName, State: stateOf(&p), Created: p.CreationTimestamp.Time,
+			Pod: p.Name, Namespace: p.Namespace, Node: p.Spec.NodeName, State: stateOf(&p), Created: p.CreationTimestamp.Time,
 		}
 	}
 	slices.SortFunc(jobs, func(a, b LiveJob) int { return a.Created.Compare(b.Created) })

@@ -29,6 +29,7 @@ const (
 	deployNamespaced = "deploy/rbac.yaml"
 	deployBudgets    = "deploy/disruption-budget.yaml"
 	deployNamespaces = "deploy/namespace-per-job.yaml"
+	deployNodes      = "deploy/node-watch.yaml"
 )
 
 // rights is all that stages and commands for people ask of an API server, but
@@ -50,6 +51,10 @@ var rights = []Right{
 	{
 		Resource: "namespaces", Verbs: []string{"create", "get", "list", "delete"}, Cluster: true, Where: deployNamespaces,
 		needed: func(s *settings.Settings) bool { return s.Kubernetes.NamespacePerJob },
+	},
+	{
+		Resource: "nodes", Verbs: []string{"get", "watch"}, Cluster: true, Where: deployNodes,
+		needed: func(*settings.Settings) bool { return false }, // a job that loses its node ends later
 	},
 }
 

@@ -73,6 +73,7 @@ func TestRightsAreThoseOfDeploy(t *testing.T) {
 			return map[bool]string{true: "Role"}[strings.HasPrefix(r.Where, deployNamespaced)]
 		}},
 		{"deploy/disruption-budget.yaml", asIs, func(r Right) string { return map[bool]string{true: "Role"}[r.Where == deployBudgets] }},
+		{"deploy/node-watch.yaml", asIs, func(r Right) string { return map[bool]string{true: "ClusterRole"}[r.Where == deployNodes] }},
 		{"deploy/namespace-per-job.yaml", asIs, func(r Right) string {
 			return map[bool]string{true: "ClusterRole"}[plain(r) || r.Where == deployNamespaces]
 		}},

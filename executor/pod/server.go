@@ -66,3 +66,29 @@ func AskServer(ctx context.Context, s *settings.Settings) (Server, error) {
 	server.Version = version.GitVersion
 	return server, nil
 }
+
+// Time asks for the API server's clock: this machine's may be wrong.
+func (c *Client) Time(ctx context.Context) (now time.Time, err error) {
+	client, err := rest.HTTPClientFor(c.config)
+	if err != nil {
+		return now, fmt.Errorf("set up access to kubernetes: %w", err)
+	}
+	base, _, err := rest.DefaultServerUrlFor(c.config)
+	if err != nil {
+		return now, fmt.Errorf("set up access to kubernetes: %w", err)
+	}
+	err = c.retry(ctx, "ask for the time", func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath("version").String(), nil)
+		if err != nil {
+			return err
+		}
+		answer, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		answer.Body.Close()
+		now, err = http.ParseTime(answer.Header.Get("Date"))
+		return err
+	})
+	return now, err
+}

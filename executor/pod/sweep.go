@@ -40,7 +40,8 @@ type Leftover struct {
 type Sweep struct {
 	// Grace is how long something must have been over.
 	Grace time.Duration
-	Now   time.Time
+	// Now is by the API server's clock, as are the times of what it holds.
+	Now time.Time
 	// Jobs limits the look to some jobs, by number, page or pod; none means all.
 	Jobs []string
 }
@@ -48,34 +49,41 @@ type Sweep struct {
 // pageSize bounds an answer of the API server.
 const pageSize = 500
 
-// ManagedPods lists podlane's pods in the client's namespace.
+// ManagedPods lists podlane's pods.
 func (c *Client) ManagedPods(ctx context.Context, extra string) ([]corev1.Pod, error) {
 	selector := LabelManagedBy + "=" + ManagedBy
 	if extra != "" {
 		selector += "," + extra
 	}
 	var pods []corev1.Pod
-	more := ""
-	for {
-		page := &corev1.PodList{}
-		err := c.retry(ctx, "list pods", func(ctx context.Context) error {
-			return c.rest.Get().Namespace(c.namespace).Resource("pods").
-				VersionedParams(&metav1.ListOptions{LabelSelector: selector, Limit: pageSize, Continue: more}, c.params).Do(ctx).Into(page)
-		})
-		if err != nil {
-			return nil, err
+	err := c.each(func(namespace string) error {
+		for more := ""; ; {
+			page := &corev1.PodList{}
+			err := c.retry(ctx, "list pods", func(ctx context.Context) error {
+				return c.rest.Get().NamespaceIfScoped(namespace, namespace != "").Resource("pods").
+					VersionedParams(&metav1.ListOptions{LabelSelector: selector, Limit: pageSize, Continue: more}, c.params).Do(ctx).Into(page)
+			})
+			if err != nil {
+				return err
+			}
+			for _, p := range page.Items {
+				if c.places.has(p.Namespace) {
+					pods = append(pods, p)
+				}
+			}
+			if more = page.Continue; more == "" {
+				return nil
+			}
 		}
-		pods = append(pods, page.Items...)
-		if more = page.Continue; more == "" {
-			return pods, nil
-		}
-	}
+	})
+	return pods, err
 }
 
 // metadataOnly asks for the metadata of objects: the contents of secrets are
 // none of our business and must not even reach this process.
 const metadataOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
+// metadata lists podlane's objects of one kind in a namespace, or in all.
 func (c *Client) metadata(ctx context.Context, resource, namespace string) ([]metav1.PartialObjectMetadata, error) {
 	var items []metav1.PartialObjectMetadata
 	more := ""
@@ -118,7 +126,16 @@ func (s Sweep) Pods(ctx context.Context, c *Client) ([]Leftover, error) {
 // Secrets finds secrets without a pod. The secrets are listed before the pods:
 // one that has been made since has its pod in the second list, or is too young.
 func (s Sweep) Secrets(ctx context.Context, c *Client) ([]Leftover, error) {
-	secrets, err := c.metadata(ctx, "secrets", c.namespace)
+	var secrets []metav1.PartialObjectMetadata
+	err := c.each(func(namespace string) error {
+		some, err := c.metadata(ctx, "secrets", namespace)
+		for _, secret := range some {
+			if c.places.has(secret.Namespace) {
+				secrets = append(secrets, secret)
+			}
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +154,7 @@ func (s Sweep) lonely(secrets []metav1.PartialObjectMetadata, pods []corev1.Pod)
 		}
 		hasPod := false
 		for _, p := range pods {
-			hasPod = hasPod || strings.HasPrefix(secret.Name, p.Name+"-")
+			hasPod = hasPod || p.Namespace == secret.Namespace && strings.HasPrefix(secret.Name, p.Name+"-")
 		}
 		if limit := s.lifetime(&secret.ObjectMeta); !hasPod && s.age(&secret.ObjectMeta) > limit {
 			found = append(found, s.leftover(KindSecret, &secret.ObjectMeta, "no pod uses it, and its job has been over for more than "+s.Grace.String()))
@@ -155,7 +172,7 @@ func (s Sweep) Namespaces(ctx context.Context, c *Client) ([]Leftover, error) {
 	}
 	var found []Leftover
 	for _, n := range namespaces {
-		if n.Labels[LabelJob] == "" || !s.wants(&n.ObjectMeta) || n.DeletionTimestamp != nil || s.age(&n.ObjectMeta) <= s.lifetime(&n.ObjectMeta) {
+		if n.Labels[LabelJob] == "" || !c.places.has(n.Name) || !s.wants(&n.ObjectMeta) || n.DeletionTimestamp != nil || s.age(&n.ObjectMeta) <= s.lifetime(&n.ObjectMeta) {
 			continue
 		}
 		found = append(found, s.leftover(KindNamespace, &n.ObjectMeta, "its job has been over for more than "+s.Grace.String()))

@@ -177,7 +177,7 @@ func TestPrepareRefusesAJobThatIsAlive(t *testing.T) {
 }
 
 // A second attempt at a job whose pod is in its grace period waits until that has
-// ended: never do two pods of a job run side by side.
+// ended, if nobody follows it: never do two pods of a job run side by side.
 func TestPrepareWaitsForAPodInItsGracePeriod(t *testing.T) {
 	t.Parallel()
 	dir, jobURL := byHand(t, stackenv.ImageJob)
@@ -188,19 +188,23 @@ func TestPrepareWaitsForAPodInItsGracePeriod(t *testing.T) {
 	}
 	first := pods[0]
 	barrier := shared.Barrier()
+	t.Cleanup(barrier.Open)
 	script := filepath.Join(dir, "script")
 	if err := os.WriteFile(script, []byte("trap '' TERM; "+barrier.Command), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_, _ = shared.Call(t.Context(), dir, "run", script, "build_script")
-	}()
-	t.Cleanup(func() { barrier.Open(); <-ended })
+	run := shared.Command(t.Context(), dir, "run", script, "build_script")
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
 	if err := barrier.Reached(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	// The runner's host goes, and the pod's node is drained.
+	if err := run.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = run.Wait()
 	if err := shared.Kube.EndPod(t.Context(), first.Name, 600); err != nil {
 		t.Fatal(err)
 	}
@@ -213,34 +217,64 @@ func TestPrepareWaitsForAPodInItsGracePeriod(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(other, "response.json"), response, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const waits = "waiting for the pod of an earlier attempt to end: it was deleted; its script may go on for up to 10m0s"
-	second := shared.Command(t.Context(), other, "prepare")
-	stdout, err := second.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := second.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(stdout)
-	for lines.Scan() && lines.Text() != waits {
-		t.Log(lines.Text())
-	}
-	if lines.Text() != waits {
-		t.Fatalf("prepare does not say that it waits")
+	var second *waiting
+	eventually(t, func() bool {
+		// The pod takes a moment to notice that nobody follows it any more.
+		second = prepareUntil(t, other, "waiting for the pod of an earlier attempt to end: it was deleted; its script may go on for up to 10m0s")
+		return second.found || !strings.Contains(second.log, "job is alive")
+	})
+	if !second.found {
+		t.Fatalf("prepare does not say that it waits: %s", second.log)
 	}
 	if pods, err := shared.Kube.Pods(t.Context(), jobURL); err != nil || len(pods) != 1 || pods[0].UID != first.UID {
 		t.Errorf("%d pods while the first one's script runs, %v", len(pods), err)
 	}
 	barrier.Open()
-	for lines.Scan() {
-		t.Log(lines.Text())
-	}
-	if err := second.Wait(); err != nil {
-		t.Fatalf("prepare: %v", err)
+	if err := second.end(); err != nil {
+		t.Fatalf("prepare: %v: %s", err, second.log)
 	}
 	if pods, err := shared.Kube.Pods(t.Context(), jobURL); err != nil || len(pods) != 1 || pods[0].UID == first.UID {
 		t.Errorf("%d pods afterwards, %v", len(pods), err)
 	}
 	call(t, other, "cleanup")
+}
+
+// waiting is a prepare that goes on, or has ended without the line.
+type waiting struct {
+	found bool
+	log   string
+	cmd   *exec.Cmd
+	lines *bufio.Scanner
+}
+
+// prepareUntil starts prepare and reads its log until a line comes.
+func prepareUntil(t *testing.T, dir, line string) *waiting {
+	t.Helper()
+	w := &waiting{cmd: shared.Command(t.Context(), dir, "prepare")}
+	output, err := w.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.cmd.Stderr = w.cmd.Stdout
+	if err := w.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.lines = bufio.NewScanner(output)
+	for w.lines.Scan() {
+		w.log += w.lines.Text() + "\n"
+		if w.lines.Text() == line {
+			w.found = true
+			return w
+		}
+	}
+	_ = w.cmd.Wait()
+	return w
+}
+
+// end waits for the end of a prepare that goes on.
+func (w *waiting) end() error {
+	for w.lines.Scan() {
+		w.log += w.lines.Text() + "\n"
+	}
+	return w.cmd.Wait()
 }
