@@ -123,6 +123,43 @@ func TestAPIServerGone(t *testing.T) {
 	})
 }
 
+// Jobs prepare, run and clean up while the API server is killed and started
+// again and again. It answers some seconds before it knows who may do what.
+func TestAPIServerRestarts(t *testing.T) {
+	alone(t)
+	b := start(t, nil, runnersim.Hooks{})
+	var jobs []*gitlabsim.Job
+	for range 12 {
+		jobs = append(jobs, enqueue(t, b, gitlabsim.JobSpec{Script: []string{script(count, 4, func(int) string { return "sleep 1" })}}))
+	}
+	over, restarted := make(chan struct{}), make(chan int)
+	go func() {
+		defer close(restarted)
+		for n := 1; ; n++ {
+			stack(t, "restart", "kube-apiserver")
+			select {
+			case <-over:
+				restarted <- n
+				return
+			case <-time.After(rand.N(8 * time.Second)):
+			}
+		}
+	}()
+	var ends []outcome
+	for _, job := range jobs {
+		ends = append(ends, finish(t, b, job))
+	}
+	close(over)
+	t.Logf("the API server was started %d times", <-restarted)
+	for _, o := range ends {
+		o.whole(t, numbers(count))
+		if line := find(o.trace, "podlane: error: "); line != "" {
+			t.Error(line)
+		}
+		o.verdict(t, "API server killed and started again every few seconds while jobs prepare, run and clean up"+wholeLog, "build failure, exit code 23", "")
+	}
+}
+
 func TestPartRestarted(t *testing.T) {
 	for _, part := range []string{"kubelet", "containerd"} {
 		t.Run(part, func(t *testing.T) {
