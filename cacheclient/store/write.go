@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"iter"
+	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -164,7 +165,7 @@ func (s *Store) write(ctx context.Context, name, token string, mode Mode, send f
 	switch {
 	case err == nil:
 		return Outcome{Written: true}, nil
-	case mode == Once && errors.Is(err, ErrUnsupported):
+	case mode == Once && (errors.Is(err, ErrUnsupported) || altered(err)):
 		return s.writeUnconditionally(ctx, name, token, send)
 	case mode == Once && errors.Is(err, ErrExists), errors.Is(err, ErrNotFound):
 		// An attempt whose answer was lost may have been the write that came
@@ -178,6 +179,25 @@ func (s *Store) write(ctx context.Context, name, token string, mode Mode, send f
 		}
 	}
 	return Outcome{}, err
+}
+
+// altered reports whether the server may have seen another request than was
+// signed: there are proxies that take conditions out. If the credentials are to
+// blame, they will be again.
+func altered(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case "SignatureDoesNotMatch":
+		return true
+	case "AccessDenied": // what MinIO says, but with 403 where it is about rights
+		return e.Status == http.StatusBadRequest
+	case "", http.StatusText(http.StatusForbidden): // the answer's body was lost
+		return e.Status == http.StatusForbidden
+	}
+	return false
 }
 
 func (s *Store) writeUnconditionally(ctx context.Context, name, token string, send func(condition *string) error) (Outcome, error) {

@@ -38,6 +38,8 @@ type Fault struct {
 	// gone through. The client may have seen fewer of them.
 	ResetUploadAfter int64
 	ResetAnswerAfter int64
+	// Strip is a header that requests lose on their way to the server.
+	Strip string
 	// Rate, if above 0, is how many bytes a second of each body go through.
 	Rate int64
 }
@@ -187,6 +189,9 @@ func (p *HTTP) spoil(a *Active, through http.Handler, w http.ResponseWriter, r *
 		w.WriteHeader(a.Status)
 		_, _ = io.WriteString(w, a.Body)
 		return
+	}
+	if a.Strip != "" {
+		r.Header.Del(a.Strip)
 	}
 	if r.Body != nil && (a.Rate > 0 || a.ResetUploadAfter > 0) {
 		r.Body = &upload{ReadCloser: r.Body, p: p, a: a, r: r}

@@ -92,29 +92,37 @@ func TestCompletionWhoseAnswerIsLost(t *testing.T) {
 // Where the server has no conditional writes it is looked first, and said so.
 func TestWithoutConditionalWrites(t *testing.T) {
 	t.Parallel()
+	conditional := func(r *http.Request) bool { return r.Header.Get("If-None-Match") != "" }
 	onAll(t, func(t *testing.T, direct server) {
-		bucket, _ := direct.newBucket(t)
-		server, proxy := disturbed(t, direct)
-		s := open(t, server.config(bucket), store.Fixed(server.credentials()))
-		proxy.Add(faultproxy.Fault{
-			Match:  func(r *http.Request) bool { return r.Header.Get("If-None-Match") != "" },
-			Status: http.StatusNotImplemented,
-			Body:   `<?xml version="1.0" encoding="UTF-8"?><Error><Code>NotImplemented</Code></Error>`,
-		})
-		capabilities, err := s.Probe(t.Context(), "")
-		if err != nil || capabilities.ConditionalWrites {
-			t.Errorf("%+v, %v; want no conditional writes", capabilities, err)
-		}
-		for i, want := range []bool{true, false} {
-			upload, parts := send(t, s, newClient(t), "k", data(1000+i, 5))
-			outcome, err := s.Complete(t.Context(), upload, parts, store.Once)
-			if err != nil || outcome.Written != want || outcome.Warning == "" {
-				t.Errorf("write %d: %+v, %v; want ours to be %v, and a warning", i+1, outcome, err, want)
-			}
-		}
-		o, err := s.Head(t.Context(), "k")
-		if err != nil || o.Size != 1000 {
-			t.Errorf("%+v, %v; want the first write", o, err)
+		for name, fault := range map[string]faultproxy.Fault{
+			"refused": {
+				Match: conditional, Status: http.StatusNotImplemented,
+				Body: `<?xml version="1.0" encoding="UTF-8"?><Error><Code>NotImplemented</Code></Error>`,
+			},
+			"stripped": {Match: conditional, Strip: "If-None-Match"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				bucket, _ := direct.newBucket(t)
+				server, proxy := disturbed(t, direct)
+				s := open(t, server.config(bucket), store.Fixed(server.credentials()))
+				active := proxy.Add(fault)
+				capabilities, err := s.Probe(t.Context(), "")
+				if err != nil || capabilities.ConditionalWrites || active.Hits() == 0 {
+					t.Errorf("%+v, %v; want no conditional writes", capabilities, err)
+				}
+				for i, want := range []bool{true, false} {
+					upload, parts := send(t, s, newClient(t), "k", data(1000+i, 5))
+					outcome, err := s.Complete(t.Context(), upload, parts, store.Once)
+					if err != nil || outcome.Written != want || outcome.Warning == "" {
+						t.Errorf("write %d: %+v, %v; want ours to be %v, and a warning", i+1, outcome, err, want)
+					}
+				}
+				o, err := s.Head(t.Context(), "k")
+				if err != nil || o.Size != 1000 {
+					t.Errorf("%+v, %v; want the first write", o, err)
+				}
+			})
 		}
 	})
 }
