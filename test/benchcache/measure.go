@@ -230,7 +230,7 @@ func (m *measurement) restore(ctx context.Context, subject, dir, net string, pro
 	bucket := m.bucket
 	for _, p := range m.server.proxies {
 		if p.name == net {
-			bucket = bucket.at(p.endpoint())
+			bucket = bucket.at(p.endpoint)
 		}
 	}
 	switch subject {

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -13,43 +18,78 @@ import (
 // proxy makes a local server a distant one: what goes to it is late by the round
 // trip's time, and each connection has a speed limit in each direction.
 type proxy struct {
-	name     string
-	listener net.Listener
-	target   string
-	latency  time.Duration
-	rate     int // bytes a second
-	stop     context.CancelFunc
-	work     sync.WaitGroup
+	target  string
+	latency time.Duration
+	rate    int // bytes a second
 }
 
-func startProxy(ctx context.Context, target string, latency time.Duration, rate int) (*proxy, error) {
+// serveProxy is a proxy before the address args[0], with the latency args[1] and
+// args[2] bytes a second, until stdin ends. It is a process of its own: what it
+// buffers would count as the memory of the subjects, whose peak begins at that of
+// the process that starts them.
+func serveProxy(ctx context.Context, args []string) error {
+	latency, err := time.ParseDuration(args[1])
+	if err != nil {
+		return err
+	}
+	rate, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	ctx, stop := context.WithCancel(ctx)
-	p := &proxy{
-		name: fmt.Sprintf("+%v, %d MB/s", latency, rate/1_000_000), listener: l, target: target, latency: latency, rate: rate, stop: stop,
-	}
-	p.work.Go(func() {
+	fmt.Println("http://" + l.Addr().String()) //nolint:forbidigo // a subject's answer
+	p := &proxy{target: args[0], latency: latency, rate: rate}
+	go func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			p.work.Go(func() { p.serve(ctx, conn) })
+			go p.serve(ctx, conn)
 		}
-	})
-	return p, nil
+	}()
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
-func (p *proxy) endpoint() string { return "http://" + p.listener.Addr().String() }
+// farWay is a proxy's process.
+type farWay struct {
+	name     string
+	endpoint string
+	process  *exec.Cmd
+	stdin    io.Closer
+}
 
-func (p *proxy) close() {
-	p.stop()
-	p.listener.Close()
-	p.work.Wait()
+func startProxy(self, target string, latency time.Duration, rate int) (*farWay, error) {
+	cmd := exec.Command(self, "proxy", target, latency.String(), strconv.Itoa(rate)) //nolint:noctx // close ends it
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	endpoint, err := bufio.NewReader(out).ReadString('\n')
+	f := &farWay{name: fmt.Sprintf("+%v, %d MB/s", latency, rate/1_000_000), endpoint: strings.TrimSpace(endpoint), process: cmd, stdin: stdin}
+	if err != nil {
+		f.close()
+		return nil, fmt.Errorf("start a proxy: %w", err)
+	}
+	return f, nil
+}
+
+func (f *farWay) close() {
+	f.stdin.Close()
+	_ = f.process.Wait()
 }
 
 func (p *proxy) serve(ctx context.Context, client net.Conn) {

@@ -80,7 +80,7 @@ func decodeBucket(text string) (b bucket, err error) {
 // server is the S3 server and the proxies before it.
 type server struct {
 	process *exec.Cmd
-	proxies []*proxy
+	proxies []*farWay
 }
 
 // startS3 starts a server, with one connection to it that is like this machine's
@@ -101,7 +101,7 @@ func startS3(ctx context.Context, b *bench) (*server, error) {
 		return nil, errors.Join(err, s.close())
 	}
 	for _, latency := range []time.Duration{5 * time.Millisecond, 30 * time.Millisecond} {
-		p, err := startProxy(ctx, at.Host, latency, 100_000_000)
+		p, err := startProxy(b.self, at.Host, latency, 100_000_000)
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}

@@ -17,7 +17,7 @@ import (
 
 // subjects are the programs of this program: each measurement is a process.
 var subjects = map[string]func(context.Context, []string) error{
-	"tar-save": tarSave, "tar-restore": tarRestore, "floor": floor, "floor+decode": floorDecode, "lookup": lookup,
+	"tar-save": tarSave, "tar-restore": tarRestore, "floor": floor, "floor+decode": floorDecode, "proxy": serveProxy, "lookup": lookup,
 }
 
 // tarSave is what many write by hand: tar | zstd, streamed into parts.
