@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -60,6 +61,7 @@ func FuzzIndex(f *testing.F) {
 		}
 		for range x.Entries() { // must end, and not panic
 		}
+		onlyHalf(t, x)
 		base := t.TempDir()
 		root, outside := filepath.Join(base, "root"), filepath.Join(base, "outside")
 		for _, dir := range []string{root, outside} {
@@ -88,6 +90,33 @@ func FuzzIndex(f *testing.F) {
 			t.Errorf("remove: %v", err)
 		}
 	})
+}
+
+// onlyHalf takes every other entry of an index that was found to be in order.
+func onlyHalf(t *testing.T, x *Index) {
+	t.Helper()
+	want := map[string]bool{}
+	for e := range x.Entries() {
+		want[e.Path] = len(want)%2 == 0
+	}
+	part, lost, err := x.Only(func(path string) bool { return want[path] })
+	if errors.Is(err, ErrOther) {
+		return
+	}
+	if err != nil {
+		t.Fatalf("half of a good index is none: %v", err)
+	}
+	for e := range part.Entries() {
+		if !want[e.Path] {
+			t.Errorf("%q was not asked for", e.Path)
+		}
+		delete(want, e.Path)
+	}
+	for path, asked := range want {
+		if asked && !slices.Contains(lost, path) {
+			t.Errorf("%q is missing", path)
+		}
+	}
 }
 
 func names(entries []os.DirEntry) []string {
