@@ -110,13 +110,14 @@ func (a *attachment) follow(ctx context.Context, s place) error {
 	defer hold.Close()
 	events, eventsIn := io.Pipe()
 	ended := make(chan struct{})
+	var last podagent.Event
 	go func() {
 		defer close(ended)
 		scanner := bufio.NewScanner(events)
 		for scanner.Scan() {
 			var e podagent.Event
 			if json.Unmarshal(scanner.Bytes(), &e) == nil && (e.Event == podagent.EventExit || e.Event == podagent.EventError) {
-				a.over[s.ID] = true
+				last = e
 			}
 		}
 		_, _ = io.Copy(io.Discard, events)
@@ -127,5 +128,8 @@ func (a *attachment) follow(ctx context.Context, s place) error {
 	eventsIn.Close()
 	<-ended
 	a.written[s.ID] += output.bytes()
+	// The end of the output may be lost where its record is not: see pod.Client.Ask.
+	whole := last.Exit == nil || a.written[s.ID] >= last.Exit.OutputBytes
+	a.over[s.ID] = a.over[s.ID] || last.Event != "" && whole
 	return err
 }

@@ -1,9 +1,7 @@
 package executor
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -46,14 +44,8 @@ func containerStatus(ctx context.Context, client *pod.Client, s *settings.Settin
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var status podagent.Status
-	var out bytes.Buffer
-	if err := client.Exec(ctx, name, container, pod.AgentCommand(container, s, "status"), pod.Streams{Stdout: &out, Stderr: io.Discard}); err != nil {
-		return status, fmt.Errorf("ask container %s of pod %s: %w", container, name, err)
-	}
-	if err := json.Unmarshal(out.Bytes(), &status); err != nil {
-		return status, fmt.Errorf("ask container %s of pod %s: %w", container, name, err)
-	}
-	return status, nil
+	err := client.Ask(ctx, name, container, pod.AgentCommand(container, s, "status"), &status)
+	return status, err
 }
 
 // stageName is the runner's name of a stage: see stageID.

@@ -1,7 +1,9 @@
 package pod
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,6 +56,27 @@ func (c *Client) Exec(ctx context.Context, pod, container string, argv []string,
 		return &startingError{err}
 	}
 	return exitError(err)
+}
+
+// askTries is how often a program is asked whose answer was lost.
+const askTries = 3
+
+// Ask runs a program in a container and decodes the JSON that it answers with.
+//
+// Of a program that ends at once the output may be lost between API server and
+// node, though its good end is not: a closed connection can win over data that is
+// there (github.com/moby/spdystream, stream.go, Read). Then it is asked again.
+func (c *Client) Ask(ctx context.Context, pod, container string, argv []string, answer any) (err error) {
+	for range askTries {
+		var out bytes.Buffer
+		if err := c.Exec(ctx, pod, container, argv, Streams{Stdout: &out, Stderr: io.Discard}); err != nil {
+			return fmt.Errorf("ask container %s of pod %s: %w", container, pod, err)
+		}
+		if err = json.Unmarshal(out.Bytes(), answer); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("ask container %s of pod %s: the answer is not JSON: %w", container, pod, err)
 }
 
 // open passes on what is written until it is closed. client-go returns as soon

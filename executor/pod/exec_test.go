@@ -211,6 +211,42 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// The node's end of an exec can be lost while its good end is not.
+func TestAskAgainWhenTheAnswerIsLost(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answers []string
+		want    string
+	}{
+		"at once":         {[]string{`{"Said": "yes"}`}, "yes"},
+		"lost, then half": {[]string{"", `{"Sai`, `{"Said": "yes"}`}, "yes"},
+		"never":           {[]string{"", "", "", `{"Said": "yes"}`}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := 0
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				conn := wsstream.NewConn(map[string]wsstream.ChannelProtocolConfig{remotecommand.StreamProtocolV5Name: {
+					Binary:   true,
+					Channels: []wsstream.ChannelType{wsstream.IgnoreChannel, wsstream.WriteChannel, wsstream.WriteChannel, wsstream.WriteChannel, wsstream.IgnoreChannel},
+				}})
+				_, streams, err := conn.Open(w, r)
+				if err != nil {
+					return
+				}
+				defer conn.Close()
+				_, _ = io.WriteString(streams[1], tt.answers[asked])
+				_ = json.NewEncoder(streams[3]).Encode(metav1.Status{Status: metav1.StatusSuccess})
+				asked++
+			}))
+			defer server.Close()
+			var answer struct{ Said string }
+			err := clientOf(t, server.URL).Ask(t.Context(), "p", BuildContainer, []string{"status"}, &answer)
+			if answer.Said != tt.want || (err == nil) != (tt.want != "") {
+				t.Errorf("got %q, %v", answer.Said, err)
+			}
+		})
+	}
+}
+
 func TestClosedOutputTakesNothing(t *testing.T) {
 	var b bytes.Buffer
 	o := &open{w: &b}

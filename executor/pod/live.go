@@ -1,11 +1,8 @@
 package pod
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -42,15 +39,10 @@ func (c *Client) followed(ctx context.Context, p *corev1.Pod, container string) 
 			Followed bool   `json:"followed"`
 		} `json:"stages"`
 	}
-	var out bytes.Buffer
 	for _, program := range agentPrograms(container) {
-		out.Reset()
-		if c.Exec(ctx, p.Name, container, []string{program, "status"}, Streams{Stdout: &out, Stderr: io.Discard}) == nil {
+		if c.Ask(ctx, p.Name, container, []string{program, "status"}, &status) == nil {
 			break
 		}
-	}
-	if json.Unmarshal(out.Bytes(), &status) != nil {
-		return nil
 	}
 	var stages []string
 	for _, s := range status.Stages {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -58,10 +59,8 @@ func TestLookingOn(t *testing.T) {
 	}
 
 	shell := person(t, "shell", job.URL())
-	shell.Stdin = strings.NewReader("pwd; ls; touch /tmp/go; exit 7\n")
-	out, err := shell.CombinedOutput()
-	if shell.ProcessState.ExitCode() != 7 || !strings.Contains(string(out), "README") {
-		t.Errorf("shell: %v: %s", err, out)
+	if err := converse(t, shell, "ls", "README\n", "touch /tmp/go; exit 7"); shell.ProcessState.ExitCode() != 7 {
+		t.Errorf("shell: %v", err)
 	}
 
 	attached.until(t, "\nbehind\n")
@@ -78,6 +77,27 @@ func TestLookingOn(t *testing.T) {
 			t.Errorf("attach has shown %q %d times", text, strings.Count(attached.text, text))
 		}
 	}
+}
+
+// converse is somebody in a shell who types a line, reads the answer and goes.
+// What a program writes right before its end may be lost: see pod.Client.Ask.
+func converse(t *testing.T, shell *exec.Cmd, line, answer, goodbye string) error {
+	t.Helper()
+	stdin, inErr := shell.StdinPipe()
+	stdout, outErr := shell.StdoutPipe()
+	if err := errors.Join(inErr, outErr, shell.Start()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(stdin, line+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	r := &reading{from: stdout}
+	r.until(t, answer)
+	if _, err := io.WriteString(stdin, goodbye+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	r.until(t, "")
+	return shell.Wait()
 }
 
 // topJob is a job as podlane top has it.
@@ -180,10 +200,8 @@ func TestCaptureAndReplay(t *testing.T) {
 	if kept == nil {
 		t.Fatalf("replay does not name its pod: %s", text)
 	}
-	shell := person(t, "shell", kept[1])
-	shell.Stdin = strings.NewReader("cat README")
-	if text, err := shell.CombinedOutput(); err != nil || string(text) != "hello from the checkout\n" {
-		t.Errorf("shell: %v: %s", err, text)
+	if err := converse(t, person(t, "shell", kept[1]), "cat README", "hello from the checkout\n", "exit"); err != nil {
+		t.Errorf("shell: %v", err)
 	}
 	if err := shared.Kube.DeletePod(t.Context(), kept[1]); err != nil {
 		t.Error(err)

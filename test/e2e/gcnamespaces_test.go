@@ -170,8 +170,10 @@ func lookOn(t *testing.T, b *bed.Bed, job *gitlabsim.Job, prefix string) {
 	}) {
 		t.Errorf("top: %v: %s", err, out)
 	}
-	if out, err := lookers(t.Context(), b, "shell", job.URL(), "--", "echo", "from a shell"); err != nil || string(out) != "from a shell\n" {
-		t.Errorf("shell: %v: %s", err, out)
+	shell := exec.CommandContext(t.Context(), b.Podlane, "shell", job.URL())
+	shell.Env = append(os.Environ(), "PODLANE_CONFIG="+b.PeopleConfig)
+	if err := converse(t, shell, "echo from a shell", "from a shell\n", "exit"); err != nil {
+		t.Errorf("shell: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

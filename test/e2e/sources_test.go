@@ -41,7 +41,8 @@ func TestSubmodule(t *testing.T) {
 
 func TestOddProjectPath(t *testing.T) {
 	t.Parallel()
-	p, err := shared.GitLab.AddProject(t.Context(), gitlabsim.ProjectSpec{Path: "Group.With-Dots/sub_group/Project.Name--with_all.of-it"})
+	path := "Group.With-Dots/sub_group/Project.Name--with_all.of-it" + randomHex()
+	p, err := shared.GitLab.AddProject(t.Context(), gitlabsim.ProjectSpec{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func TestOddProjectPath(t *testing.T) {
 	run(t, gitlabsim.JobSpec{
 		Project: p, Name: "job: [with, \"quotes\"] & ünïcode / 1/2",
 		Script: []string{"pwd", "cat 'a file with spaces'"},
-	}).succeeded(t, "/builds/Group.With-Dots/sub_group/Project.Name--with_all.of-it\n", "\nodd\n")
+	}).succeeded(t, "/builds/"+path+"\n", "\nodd\n")
 }
 
 func TestArtifactsForANeedsJob(t *testing.T) {
