@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,7 +60,11 @@ func TestExample(t *testing.T) {
 	if t.Failed() || deploy.Job == nil {
 		t.Fatal("the review app is not there")
 	}
-	namespace := reviewNamespace(t, b)
+	trace, err := deploy.Job.Trace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespace := reviewNamespace(t, b, string(trace))
 
 	// Somebody stops the environment.
 	for _, planned := range plan.Jobs {
@@ -75,9 +80,10 @@ func TestExample(t *testing.T) {
 	}
 }
 
-// reviewNamespace finds the namespace that the example has made, and checks that
-// its app is up.
-func reviewNamespace(t *testing.T, b *bed.Bed) string {
+// reviewNamespace finds the namespace that the example has made, which the log of
+// the deployment names, and checks that its app is up. The demo may have left one
+// of its own.
+func reviewNamespace(t *testing.T, b *bed.Bed, log string) string {
 	t.Helper()
 	text, err := b.Kube.Raw(t.Context(), "/apis/apps/v1/deployments")
 	if err != nil {
@@ -93,7 +99,7 @@ func reviewNamespace(t *testing.T, b *bed.Bed) string {
 		t.Fatal(err)
 	}
 	for _, d := range list.Items {
-		if d.Metadata.Name == "board" && d.Status.AvailableReplicas == 1 {
+		if d.Metadata.Name == "board" && d.Status.AvailableReplicas == 1 && strings.Contains(log, d.Metadata.Namespace) {
 			return d.Metadata.Namespace
 		}
 	}
